@@ -1,0 +1,43 @@
+/* base/base.c -- floor 0, base: memory that must be there.
+ * Sees: libc. Seen by: all. */
+#include "base/base.h"
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static void *must(void *p) {
+    if (!p) {
+        fputs("moonpool: out of memory\n", stderr);
+        abort();
+    }
+    return p;
+}
+
+void *mp_alloc(size_t n) { return must(calloc(1, n ? n : 1)); }
+void *mp_realloc(void *p, size_t n) { return must(realloc(p, n ? n : 1)); }
+char *mp_strdup(const char *z) { return z ? mp_strndup(z, strlen(z)) : NULL; }
+
+char *mp_strndup(const char *p, size_t n) {
+    char *z = must(malloc(n + 1));
+    if (n) memcpy(z, p, n);
+    z[n] = 0;
+    return z;
+}
+
+char *mp_format(const char *fmt, ...) {
+    va_list ap, again;
+    va_start(ap, fmt);
+    va_copy(again, ap);
+    int n = vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    char *z = must(malloc((size_t)n + 1));
+    vsnprintf(z, (size_t)n + 1, fmt, again);
+    va_end(again);
+    return z;
+}
+
+void *mp_grow(void *items, size_t n, size_t *cap, size_t size) {
+    if (n < *cap) return items;
+    *cap = *cap ? *cap * 2 : 8;
+    return mp_realloc(items, *cap * size);
+}

@@ -1,0 +1,9 @@
+/* base/digest.h -- floor 0, base: SHA-256; the door to OpenSSL.
+ * Sees: base, OpenSSL. Seen by: all. */
+#ifndef MP_DIGEST_H
+#define MP_DIGEST_H
+#include "base/base.h"
+
+#define MP_DIGEST_HEX 65
+void mp_sha256_hex(const void *p, size_t n, char out[MP_DIGEST_HEX]);   /* lower case, terminated */
+#endif

@@ -1,0 +1,195 @@
+/* comfy/decode.c -- floor 3, comfy: frames into messages. No allocation; whatever is malformed is refused whole. */
+#include "comfy/message.h"
+#include <stdio.h>
+
+/* A string value: as it stands, or decoded into the scratch space when it has escapes. Null and others: empty. */
+static int text_into(mp_scan *s, mp_str *out, char *scratch, size_t cap, size_t *used) {
+    mp_str raw;
+    if (mp_scan_peek(s) != '"') {
+        *out = mp_str_make(NULL, 0);
+        return mp_scan_skip(s, NULL);
+    }
+    if (!mp_scan_string(s, &raw)) return 0;
+    *out = raw;
+    if (!raw.n || !memchr(raw.p, '\\', raw.n)) return 1;
+    long n = mp_scan_unescape(raw, scratch + *used, cap - *used);
+    if (n < 0) return 1;                             /* too long or wrong: stays as it was sent */
+    *out = mp_str_make(scratch + *used, (size_t)n);
+    *used += (size_t)n + 1;
+    return 1;
+}
+
+static int text(mp_scan *s, mp_msg *m, mp_str *out) { return text_into(s, out, m->scratch, sizeof m->scratch, &m->used); }
+
+static int number(mp_scan *s, double *v) { return mp_scan_peek(s) == '0' ? mp_scan_number(s, v) : mp_scan_skip(s, NULL); }
+
+static int string_raw(mp_scan *s, mp_str *out) { return mp_scan_peek(s) == '"' ? mp_scan_string(s, out) : mp_scan_skip(s, NULL); }
+
+/* {"status": {"exec_info": {"queue_remaining": N}}, "sid": "..."} */
+static int status(mp_scan *s, mp_msg *m) {
+    mp_str name;
+    if (!mp_scan_open(s, '{')) return mp_scan_skip(s, NULL);
+    while (mp_scan_member(s, &name)) {
+        double v = -1;
+        if (mp_str_is(name, "status") || mp_str_is(name, "exec_info")) { if (!status(s, m)) return 0; }
+        else if (mp_str_is(name, "queue_remaining")) { if (!number(s, &v)) return 0; m->queue_remaining = (long)v; }
+        else if (mp_str_is(name, "sid")) { if (!text(s, m, &m->sid)) return 0; }
+        else if (!mp_scan_skip(s, NULL)) return 0;
+    }
+    return !s->bad;
+}
+
+static int member(mp_scan *s, mp_msg *m, mp_str name) {
+    switch (name.n ? name.p[0] : 0) {
+    case 'c': break;
+    case 'd': if (mp_str_is(name, "display_node")) return text(s, m, &m->display_node); break;
+    case 'e':
+        if (mp_str_is(name, "exception_type")) return text(s, m, &m->exception_type);
+        if (mp_str_is(name, "exception_message")) return string_raw(s, &m->exception_message);
+        break;
+    case 'm': if (mp_str_is(name, "max")) return number(s, &m->max); break;
+    case 'n':
+        if (mp_str_is(name, "node") || mp_str_is(name, "node_id")) return text(s, m, &m->node);
+        if (mp_str_is(name, "node_type")) return text(s, m, &m->node_type);
+        if (mp_str_is(name, "nodes")) return mp_scan_skip(s, &m->nodes);
+        break;
+    case 'o':
+        if (mp_str_is(name, "output")) {
+            if (!mp_scan_skip(s, &m->output)) return 0;
+            if (mp_str_is(m->output, "null")) m->output = mp_str_make(NULL, 0);
+            return 1;
+        }
+        break;
+    case 'p': if (mp_str_is(name, "prompt_id")) return text(s, m, &m->prompt_id); break;
+    case 't': if (mp_str_is(name, "timestamp")) return number(s, &m->timestamp); break;
+    case 'v': if (mp_str_is(name, "value")) return number(s, &m->value); break;
+    }
+    return mp_scan_skip(s, NULL);
+}
+
+static const struct { const char *name; mp_msg_kind kind; char nodes; } kinds[] = {
+    { "status", MP_MSG_STATUS, 0 }, { "progress_state", MP_MSG_STATE, '{' }, { "progress", MP_MSG_PROGRESS, 0 },
+    { "executing", MP_MSG_EXECUTING, 0 }, { "executed", MP_MSG_EXECUTED, 0 }, { "execution_start", MP_MSG_START, 0 },
+    { "execution_cached", MP_MSG_CACHED, '[' }, { "execution_success", MP_MSG_SUCCESS, 0 },
+    { "execution_error", MP_MSG_ERROR, 0 }, { "execution_interrupted", MP_MSG_INTERRUPTED, 0 },
+    { "feature_flags", MP_MSG_FEATURES, 0 }
+};
+
+static void clear(mp_msg *m) {
+    memset(m, 0, offsetof(mp_msg, scratch));
+    m->used = 0;
+    m->kind = MP_MSG_OTHER;
+    m->queue_remaining = -1;
+}
+
+int mp_decode_text(mp_str frame, mp_msg *m, mp_err *e) {
+    mp_scan s = mp_scan_of(frame);
+    mp_str name, none = { 0 };
+    char nodes = 0;
+    clear(m);
+    if (!mp_scan_open(&s, '{')) return mp_fail(e, MP_EPARSE, "a text frame that is no JSON object");
+    while (mp_scan_member(&s, &name)) {
+        int ok = mp_str_is(name, "type") ? text(&s, m, &m->type) : mp_str_is(name, "data") ? mp_scan_skip(&s, &m->data) : mp_scan_skip(&s, NULL);
+        if (!ok) break;
+    }
+    if (s.bad) return mp_fail(e, MP_EPARSE, "a text frame with broken JSON");
+    if (!m->type.p) return mp_fail(e, MP_EPARSE, "a text frame without a type");
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (mp_str_is(m->type, kinds[i].name)) { m->kind = kinds[i].kind; nodes = kinds[i].nodes; }
+    if (m->kind == MP_MSG_OTHER || m->kind == MP_MSG_FEATURES) return 0;
+    mp_scan d = mp_scan_of(m->data);
+    if (mp_scan_peek(&d) != '{') return mp_fail(e, MP_EPARSE, "a frame of type %.*s whose data is no object", (int)m->type.n, m->type.p);
+    if (m->kind == MP_MSG_STATUS) status(&d, m);
+    else {
+        mp_scan_open(&d, '{');
+        while (mp_scan_member(&d, &name))
+            if (!member(&d, m, name)) break;
+    }
+    if (d.bad) return mp_fail(e, MP_EPARSE, "a frame of type %.*s with broken data", (int)m->type.n, m->type.p);
+    if (nodes && (!m->nodes.n || m->nodes.p[0] != nodes)) m->nodes = none;
+    if (m->kind == MP_MSG_ERROR && mp_str_is(m->exception_type, "ExecutionBlocked")) m->kind = MP_MSG_BLOCKED;
+    return 0;
+}
+
+static uint32_t be32(const char *p) {
+    const unsigned char *u = (const unsigned char *)p;
+    return (uint32_t)u[0] << 24 | (uint32_t)u[1] << 16 | (uint32_t)u[2] << 8 | u[3];
+}
+
+/* By content: image_type says image/jpeg for everything but PNG (protocol 4). */
+static const char *sniff(mp_str image) {
+    if (image.n >= 8 && memcmp(image.p, "\x89PNG", 4) == 0) return "png";
+    if (image.n >= 12 && memcmp(image.p, "RIFF", 4) == 0 && memcmp(image.p + 8, "WEBP", 4) == 0) return "webp";
+    return "jpeg";
+}
+
+static int preview_metadata(mp_str json, mp_msg *m) {
+    mp_scan s = mp_scan_of(json);
+    mp_str name;
+    if (!mp_scan_open(&s, '{')) return 0;
+    while (mp_scan_member(&s, &name)) {
+        mp_str *to = mp_str_is(name, "node_id") ? &m->node : mp_str_is(name, "display_node_id") ? &m->display_node
+                     : mp_str_is(name, "real_node_id") ? &m->real_node : mp_str_is(name, "prompt_id") ? &m->prompt_id : NULL;
+        if (!(to ? text(&s, m, to) : mp_scan_skip(&s, NULL))) return 0;
+    }
+    return !s.bad;
+}
+
+int mp_decode_binary(mp_str f, mp_msg *m, mp_err *e) {
+    clear(m);
+    if (f.n < 8) return mp_fail(e, MP_EPARSE, "a binary frame of %zu bytes, too short for any kind", f.n);
+    uint32_t event = be32(f.p), n = be32(f.p + 4);
+    mp_str rest = mp_str_make(f.p + 8, f.n - 8);
+    switch (event) {
+    case 1:
+        m->kind = MP_MSG_PREVIEW;
+        m->type = mp_str_of("b_preview");
+        m->image = rest;
+        break;
+    case 3: case 4:
+        if (n > rest.n) return mp_fail(e, MP_EPARSE, "a binary frame of type %u whose inner length %u is past its end", event, n);
+        m->image = mp_str_make(rest.p + n, rest.n - n);
+        if (event == 3) {
+            m->kind = MP_MSG_TEXT;
+            m->type = mp_str_of("b_text");
+            m->node = mp_str_make(rest.p, n);
+            return 0;
+        }
+        m->kind = MP_MSG_PREVIEW;
+        m->type = mp_str_of("b_preview_with_metadata");
+        if (!preview_metadata(mp_str_make(rest.p, n), m)) return mp_fail(e, MP_EPARSE, "a preview frame with broken metadata");
+        break;
+    default: m->type = mp_str_of("b_unknown"); return 0;
+    }
+    m->format = sniff(m->image);
+    return 0;
+}
+
+int mp_msg_next_cached(mp_scan *s, int first, mp_str *id, char *scratch, size_t cap) {
+    size_t used = 0;
+    if (first && !mp_scan_open(s, '[')) return 0;
+    return mp_scan_item(s) && text_into(s, id, scratch, cap, &used);
+}
+
+int mp_msg_next_state(mp_scan *s, int first, mp_node_state *st) {
+    mp_str name, state = { 0 };
+    if (first && !mp_scan_open(s, '{')) return 0;
+    memset(st, 0, offsetof(mp_node_state, scratch));
+    st->used = 0;
+    if (!mp_scan_member(s, &st->node)) return 0;
+    if (!mp_scan_open(s, '{')) return mp_scan_skip(s, NULL);
+    while (mp_scan_member(s, &name)) {
+        int ok;
+        switch (name.n) {
+        case 3: ok = number(s, &st->max); break;                                       /* max */
+        case 5: ok = mp_str_is(name, "value") ? number(s, &st->value) : string_raw(s, &state); break;
+        case 7: ok = mp_str_is(name, "node_id") ? text_into(s, &st->node, st->scratch, sizeof st->scratch, &st->used) : mp_scan_skip(s, NULL); break;
+        case 15: ok = mp_str_is(name, "display_node_id") ? text_into(s, &st->display_node, st->scratch, sizeof st->scratch, &st->used) : mp_scan_skip(s, NULL); break;
+        case 12: ok = mp_str_is(name, "real_node_id") ? text_into(s, &st->real_node, st->scratch, sizeof st->scratch, &st->used) : mp_scan_skip(s, NULL); break;
+        default: ok = mp_scan_skip(s, NULL);
+        }
+        if (!ok) return 0;
+    }
+    st->finished = mp_str_is(state, "finished");
+    return !s->bad;
+}

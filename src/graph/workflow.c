@@ -1,0 +1,432 @@
+/* graph/workflow.c -- floor 2, graph: a workflow in the API format as a value.
+ * The base keeps the whole canonical text and, for every input, the place of its value in it. Writing a
+ * changed workflow copies the text and puts the changed values in their places; no tree is printed. */
+#include "graph/workflow.h"
+#include "graph/check.h"
+#include "graph/hash.h"
+#include "graph/png.h"
+#include "base/scan.h"
+#include <stdlib.h>
+#include <uthash.h>
+
+typedef struct { const char *id; uint32_t index; UT_hash_handle hh; } node_index;
+typedef struct { uint32_t node; mp_str input; } seed_input;
+
+typedef struct {
+    size_t refs;
+    char *text;
+    size_t n_text;
+    mp_node *nodes;
+    size_t n_nodes;
+    size_t *inputs_end;                              /* per node: where the closing brace of its inputs is */
+    char *names;                                     /* ids, classes, titles, input names: one block of zero-ended words */
+    node_index *index_items, *index;
+    seed_input *seeds;
+    size_t n_seeds;
+    char hash[MP_DIGEST_HEX];
+} base_t;
+
+typedef struct { uint32_t node; int32_t input; char *name; char *value; } change;   /* input -1: a new one called name */
+typedef struct { char *alias, *id; } output;
+
+struct mp_workflow {
+    uint32_t refs;
+    uint16_t n_changes, n_outputs;
+    base_t *base;
+    change *changes;
+    output *outputs;
+    char *hash;                                      /* NULL: not known yet, or the base's (see same_hash) */
+    int same_hash;                                   /* no change so far matters to the hash */
+};
+
+/* ---- building a base ---------------------------------------------------------------------------- */
+
+static char *word(char **at, const char *z) {
+    size_t n = strlen(z) + 1;
+    char *to = memcpy(*at, z, n);
+    *at += n;
+    return to;
+}
+
+static size_t names_size(const mp_json *root) {
+    size_t n = 0;
+    for (const mp_json *c = mp_json_first(root); c; c = mp_json_next(c)) {
+        const char *title = mp_json_string(mp_json_get(mp_json_get(c, "_meta"), "title"));
+        n += strlen(mp_json_name(c)) + strlen(mp_json_string(mp_json_get(c, "class_type"))) + 3 + (title ? strlen(title) : 0);
+        for (const mp_json *i = mp_json_first(mp_json_get(c, "inputs")); i; i = mp_json_next(i)) n += strlen(mp_json_name(i)) + 1;
+    }
+    return n;
+}
+
+/* Offsets go into .p while the text still moves; fixed up to pointers by the caller. */
+static mp_str span(size_t from, size_t to) { return mp_str_make((const char *)(uintptr_t)from, to - from); }
+
+static void add_node(base_t *b, mp_buf *t, char **names, const mp_json *c, size_t k) {
+    mp_node *n = &b->nodes[k];
+    const mp_json *meta = mp_json_get(c, "_meta"), *inputs = mp_json_get(c, "inputs");
+    const char *title = mp_json_string(mp_json_get(meta, "title"));
+    n->id = word(names, mp_json_name(c));
+    n->class_type = word(names, mp_json_string(mp_json_get(c, "class_type")));
+    n->title = title ? word(names, title) : NULL;
+    n->n_inputs = mp_json_count(inputs);
+    n->inputs = mp_alloc(n->n_inputs * sizeof *n->inputs);
+    if (k) mp_buf_putc(t, ',');
+    mp_buf_json(t, mp_str_of(n->id));
+    mp_buf_puts(t, ":{\"class_type\":");
+    mp_buf_json(t, mp_str_of(n->class_type));
+    mp_buf_puts(t, ",\"inputs\":{");
+    size_t i = 0;
+    for (const mp_json *v = mp_json_first(inputs); v; v = mp_json_next(v), i++) {
+        mp_input *in = &n->inputs[i];
+        in->name = mp_str_of(word(names, mp_json_name(v)));
+        if (i) mp_buf_putc(t, ',');
+        mp_buf_json(t, in->name);
+        mp_buf_putc(t, ':');
+        size_t from = t->n;
+        mp_json_write(t, v);
+        in->value = span(from, t->n);
+        in->is_link = mp_json_type(v) == MP_JSON_ARRAY && mp_json_count(v) == 2;
+        if (mp_str_is(in->name, "seed") || mp_str_is(in->name, "noise_seed")) {
+            b->seeds = mp_realloc(b->seeds, (b->n_seeds + 1) * sizeof *b->seeds);
+            b->seeds[b->n_seeds++] = (seed_input){ (uint32_t)k, in->name };
+        }
+    }
+    b->inputs_end[k] = t->n;
+    mp_buf_putc(t, '}');
+    if (mp_json_type(meta) == MP_JSON_OBJECT) {
+        mp_buf_puts(t, ",\"_meta\":");
+        size_t from = t->n;
+        mp_json_write(t, meta);
+        n->meta = span(from, t->n);
+    }
+    mp_buf_putc(t, '}');
+}
+
+static void fix_links(base_t *b, const mp_json *root) {
+    const mp_json *c = mp_json_first(root);
+    for (size_t k = 0; k < b->n_nodes; k++, c = mp_json_next(c)) {
+        mp_node *n = &b->nodes[k];
+        n->meta.p = n->meta.n ? b->text + (uintptr_t)n->meta.p : NULL;
+        const mp_json *v = mp_json_first(mp_json_get(c, "inputs"));
+        for (size_t i = 0; i < n->n_inputs; i++, v = mp_json_next(v)) {
+            n->inputs[i].value.p = b->text + (uintptr_t)n->inputs[i].value.p;
+            if (!n->inputs[i].is_link) continue;
+            node_index *to;
+            HASH_FIND_STR(b->index, mp_json_string(mp_json_first(v)), to);
+            n->inputs[i].link = to->index;
+        }
+    }
+}
+
+static base_t *base_new(const mp_json *root) {
+    base_t *b = mp_alloc(sizeof *b);
+    mp_buf t = { 0 };
+    size_t k = 0;
+    b->refs = 1;
+    b->n_nodes = mp_json_count(root);
+    b->nodes = mp_alloc(b->n_nodes * sizeof *b->nodes);
+    b->inputs_end = mp_alloc(b->n_nodes * sizeof *b->inputs_end);
+    b->index_items = mp_alloc(b->n_nodes * sizeof *b->index_items);
+    char *names = b->names = mp_alloc(names_size(root));
+    mp_buf_putc(&t, '{');
+    for (const mp_json *c = mp_json_first(root); c; c = mp_json_next(c), k++) {
+        add_node(b, &t, &names, c, k);
+        node_index *x = &b->index_items[k];
+        x->id = b->nodes[k].id;
+        x->index = (uint32_t)k;
+        HASH_ADD_KEYPTR(hh, b->index, x->id, strlen(x->id), x);
+    }
+    mp_buf_putc(&t, '}');
+    b->text = mp_buf_take(&t, &b->n_text);
+    fix_links(b, root);
+    mp_graph_hash(root, b->hash);
+    return b;
+}
+
+static void base_unref(base_t *b) {
+    if (--b->refs) return;
+    for (size_t i = 0; i < b->n_nodes; i++) free(b->nodes[i].inputs);
+    HASH_CLEAR(hh, b->index);
+    free(b->nodes);
+    free(b->inputs_end);
+    free(b->index_items);
+    free(b->names);
+    free(b->seeds);
+    free(b->text);
+    free(b);
+}
+
+/* ---- making and sharing -------------------------------------------------------------------------- */
+
+mp_workflow *mp_workflow_parse(const char *p, size_t n, mp_err *e) {
+    if (n > MP_WORKFLOW_BYTES) return mp_fail(e, MP_ELIMIT, "a workflow of %zu bytes is over the limit of %u", n, MP_WORKFLOW_BYTES), NULL;
+    mp_json *root = mp_json_parse(p, n, e);
+    mp_workflow *w = NULL;
+    if (root && mp_graph_check(root, e) == 0) {
+        w = mp_alloc(sizeof *w);
+        w->refs = 1;
+        w->same_hash = 1;
+        w->base = base_new(root);
+    }
+    mp_json_free(root);
+    return w;
+}
+
+mp_workflow *mp_workflow_from_file(const char *bytes, size_t n, mp_err *e) {
+    mp_str text;
+    if (!mp_png_is(bytes, n)) return mp_workflow_parse(bytes, n, e);
+    if (mp_png_text(bytes, n, "prompt", &text)) return mp_workflow_parse(text.p, text.n, e);
+    if (mp_png_text(bytes, n, "workflow", &text))
+        mp_fail(e, MP_EINVAL, "this picture holds a workflow in the UI format only (chunk \"workflow\"), not the prompt that made it");
+    else mp_fail(e, MP_EINVAL, "this picture holds no workflow: it has no text chunk \"prompt\"");
+    return NULL;
+}
+
+mp_workflow *mp_workflow_ref(mp_workflow *w) { w->refs++; return w; }
+
+void mp_workflow_unref(mp_workflow *w) {
+    if (!w || --w->refs) return;
+    for (size_t i = 0; i < w->n_changes; i++) {
+        free(w->changes[i].name);
+        free(w->changes[i].value);
+    }
+    for (size_t i = 0; i < w->n_outputs; i++) {
+        free(w->outputs[i].alias);
+        free(w->outputs[i].id);
+    }
+    free(w->changes);
+    free(w->outputs);
+    free(w->hash);
+    base_unref(w->base);
+    free(w);
+}
+
+mp_workflow *mp_workflow_clone(const mp_workflow *w) {
+    mp_workflow *c = mp_alloc(sizeof *c);
+    *c = *w;
+    c->refs = 1;
+    c->base->refs++;
+    c->hash = mp_strdup(w->hash);
+    c->changes = w->n_changes ? mp_alloc(w->n_changes * sizeof *c->changes) : NULL;
+    c->outputs = w->n_outputs ? mp_alloc(w->n_outputs * sizeof *c->outputs) : NULL;
+    for (size_t i = 0; i < w->n_changes; i++) {
+        c->changes[i] = w->changes[i];
+        c->changes[i].name = mp_strdup(w->changes[i].name);
+        c->changes[i].value = mp_strdup(w->changes[i].value);
+    }
+    for (size_t i = 0; i < w->n_outputs; i++) c->outputs[i] = (output){ mp_strdup(w->outputs[i].alias), mp_strdup(w->outputs[i].id) };
+    return c;
+}
+
+mp_workflow *mp_workflow_own(mp_workflow *w) {
+    if (w->refs == 1) return w;
+    mp_workflow *c = mp_workflow_clone(w);
+    mp_workflow_unref(w);
+    return c;
+}
+
+/* ---- nodes and inputs ---------------------------------------------------------------------------- */
+
+size_t mp_workflow_count(const mp_workflow *w) { return w->base->n_nodes; }
+const mp_node *mp_workflow_node(const mp_workflow *w, size_t i) { return &w->base->nodes[i]; }
+
+long mp_workflow_index(const mp_workflow *w, mp_str id) {
+    node_index *x;
+    HASH_FIND(hh, w->base->index, id.p, id.n, x);
+    return x ? (long)x->index : -1;
+}
+
+static int32_t input_index(const mp_node *n, mp_str name) {
+    for (size_t i = 0; i < n->n_inputs; i++)
+        if (mp_str_eq(n->inputs[i].name, name)) return (int32_t)i;
+    return -1;
+}
+
+static change *changed(const mp_workflow *w, uint32_t node, int32_t input, mp_str name) {
+    for (size_t i = 0; i < w->n_changes; i++) {
+        change *c = &w->changes[i];
+        if (c->node == node && c->input == input && (input >= 0 || mp_str_is(name, c->name))) return c;
+    }
+    return NULL;
+}
+
+int mp_workflow_get(const mp_workflow *w, size_t node, mp_str input, mp_str *json) {
+    const mp_node *n = &w->base->nodes[node];
+    int32_t i = input_index(n, input);
+    change *c = changed(w, (uint32_t)node, i, input);
+    if (!c && i < 0) return 0;
+    *json = c ? mp_str_of(c->value) : n->inputs[i].value;
+    return 1;
+}
+
+int mp_workflow_input_at(const mp_workflow *w, size_t node, size_t i, mp_str *name, mp_str *json) {
+    const mp_node *n = &w->base->nodes[node];
+    if (i < n->n_inputs) {
+        *name = n->inputs[i].name;
+        return mp_workflow_get(w, node, *name, json);
+    }
+    i -= n->n_inputs;
+    for (size_t k = 0; k < w->n_changes; k++) {
+        change *c = &w->changes[k];
+        if (c->node != node || c->input >= 0 || i-- > 0) continue;
+        *name = mp_str_of(c->name);
+        *json = mp_str_of(c->value);
+        return 1;
+    }
+    return 0;
+}
+
+static int canonical_equal(mp_str a, const mp_json *b) {
+    mp_buf x = { 0 }, y = { 0 };
+    mp_json *ja = mp_json_parse(a.p, a.n, NULL);
+    mp_graph_canonical(&x, ja);
+    mp_graph_canonical(&y, b);
+    int same = mp_str_eq(mp_buf_view(&x), mp_buf_view(&y));
+    mp_buf_free(&x);
+    mp_buf_free(&y);
+    mp_json_free(ja);
+    return same;
+}
+
+static int check_value(const mp_workflow *w, mp_str node, mp_str input, const mp_json *v, mp_err *e) {
+    if (mp_json_type(v) != MP_JSON_ARRAY || mp_json_count(v) != 2) return 0;
+    const char *to = mp_json_string(mp_json_first(v));
+    if (!to) return mp_fail(e, MP_EINVAL, "node \"%.*s\": input \"%.*s\": a list of two is a link, and a link names its node by a string; wrap a literal list as {\"__value__\": [...]}", (int)node.n, node.p, (int)input.n, input.p);
+    if (mp_workflow_index(w, mp_str_of(to)) < 0)
+        return mp_fail(e, MP_EINVAL, "node \"%.*s\": input \"%.*s\" links to node \"%s\", which does not exist", (int)node.n, node.p, (int)input.n, input.p, to);
+    if (mp_str_is(node, to)) return mp_fail(e, MP_EINVAL, "node \"%s\": input \"%.*s\" links to node \"%s\", which is itself", to, (int)input.n, input.p, to);
+    return 0;
+}
+
+int mp_workflow_set(mp_workflow *w, mp_str node, mp_str input, mp_str json, mp_err *e) {
+    long at = mp_workflow_index(w, node);
+    if (at < 0) return mp_fail(e, MP_EINVAL, "the workflow has no node \"%.*s\"", (int)node.n, node.p);
+    mp_json *v = mp_json_parse(json.p, json.n, e);
+    if (!v) return MP_EPARSE;
+    int rc = check_value(w, node, input, v, e);
+    if (rc == 0 && w->n_changes == UINT16_MAX) rc = mp_fail(e, MP_ELIMIT, "more than %d changed inputs", UINT16_MAX);
+    if (rc == 0) {
+        mp_buf text = { 0 };
+        mp_str old;
+        int32_t i = input_index(&w->base->nodes[at], input);
+        change *c = changed(w, (uint32_t)at, i, input);
+        int known = mp_workflow_get(w, (size_t)at, input, &old);
+        if (!known || !canonical_equal(old, v)) {
+            w->same_hash = 0;
+            free(w->hash);
+            w->hash = NULL;
+        }
+        if (!c) {
+            w->changes = mp_realloc(w->changes, (w->n_changes + 1u) * sizeof *w->changes);
+            c = &w->changes[w->n_changes++];
+            *c = (change){ (uint32_t)at, i, i < 0 ? mp_strndup(input.p, input.n) : NULL, NULL };
+        }
+        mp_json_write(&text, v);
+        free(c->value);
+        c->value = mp_strndup(text.p, text.n);       /* exact size: jobs hold these by the hundred thousand */
+        mp_buf_free(&text);
+    }
+    mp_json_free(v);
+    return rc;
+}
+
+/* ---- outputs -------------------------------------------------------------------------------------- */
+
+int mp_workflow_output(mp_workflow *w, mp_str alias, mp_str id, mp_err *e) {
+    if (mp_workflow_index(w, id) < 0) return mp_fail(e, MP_EINVAL, "the workflow has no node \"%.*s\" to name as output", (int)id.n, id.p);
+    if (!alias.p) alias = id;
+    for (size_t i = 0; i < w->n_outputs; i++)
+        if (mp_str_is(alias, w->outputs[i].alias)) {
+            free(w->outputs[i].id);
+            w->outputs[i].id = mp_strndup(id.p, id.n);
+            return 0;
+        }
+    w->outputs = mp_realloc(w->outputs, (w->n_outputs + 1u) * sizeof *w->outputs);
+    w->outputs[w->n_outputs++] = (output){ mp_strndup(alias.p, alias.n), mp_strndup(id.p, id.n) };
+    return 0;
+}
+
+size_t mp_workflow_outputs(const mp_workflow *w) { return w->n_outputs; }
+void mp_workflow_output_at(const mp_workflow *w, size_t i, const char **alias, const char **id) {
+    *alias = w->outputs[i].alias;
+    *id = w->outputs[i].id;
+}
+
+/* ---- text and hash -------------------------------------------------------------------------------- */
+
+static size_t change_place(const base_t *b, const change *c) {
+    return c->input >= 0 ? (size_t)(b->nodes[c->node].inputs[c->input].value.p - b->text) : b->inputs_end[c->node];
+}
+
+typedef struct { size_t at; const change *c; } placed;
+
+static int by_place(const void *a, const void *b) {
+    const placed *x = a, *y = b;
+    return x->at < y->at ? -1 : x->at > y->at ? 1 : x->c < y->c ? -1 : 1;
+}
+
+void mp_workflow_write(mp_buf *out, const mp_workflow *w) {
+    const base_t *b = w->base;
+    placed few[16], *order = w->n_changes > 16 ? mp_alloc(w->n_changes * sizeof *order) : few;
+    for (size_t i = 0; i < w->n_changes; i++) order[i] = (placed){ change_place(b, &w->changes[i]), &w->changes[i] };
+    if (w->n_changes > 1) qsort(order, w->n_changes, sizeof *order, by_place);
+    size_t from = 0;
+    for (size_t i = 0; i < w->n_changes; i++) {
+        const change *c = order[i].c;
+        mp_buf_add(out, b->text + from, order[i].at - from);
+        from = order[i].at;
+        if (c->input >= 0) from += b->nodes[c->node].inputs[c->input].value.n;
+        else {
+            if (b->nodes[c->node].n_inputs || (i && order[i - 1].at == order[i].at)) mp_buf_putc(out, ',');
+            mp_buf_json(out, mp_str_of(c->name));
+            mp_buf_putc(out, ':');
+        }
+        mp_buf_puts(out, c->value);
+    }
+    mp_buf_add(out, b->text + from, b->n_text - from);
+    if (order != few) free(order);
+}
+
+const char *mp_workflow_hash(const mp_workflow *w) {
+    if (w->same_hash) return w->base->hash;
+    if (!w->hash) {
+        mp_buf t = { 0 };
+        mp_workflow_write(&t, w);
+        mp_json *root = mp_json_parse(t.p, t.n, NULL);
+        ((mp_workflow *)w)->hash = mp_alloc(MP_DIGEST_HEX);
+        mp_graph_hash(root, w->hash);
+        mp_json_free(root);
+        mp_buf_free(&t);
+    }
+    return w->hash;
+}
+
+void mp_workflow_models(const mp_workflow *w, void (*fn)(void *ud, mp_str file), void *ud) {
+    mp_str name, json;
+    char file[1024];
+    for (size_t k = 0; k < w->base->n_nodes; k++)
+        for (size_t i = 0; mp_workflow_input_at(w, k, i, &name, &json); i++) {
+            if (json.n < 2 || json.p[0] != '"') continue;
+            long n = mp_scan_unescape(mp_str_make(json.p + 1, json.n - 2), file, sizeof file);
+            if (n > 0 && mp_graph_is_model(mp_str_make(file, (size_t)n))) fn(ud, mp_str_make(file, (size_t)n));
+        }
+}
+
+void mp_workflow_open_seeds(const mp_workflow *w, void (*fn)(void *ud, size_t node, mp_str input), void *ud) {
+    mp_str json;
+    for (size_t i = 0; i < w->base->n_seeds; i++) {
+        const seed_input *s = &w->base->seeds[i];
+        if (mp_workflow_get(w, s->node, s->input, &json) && mp_str_is(json, "-1")) fn(ud, s->node, s->input);
+    }
+    for (size_t i = 0; i < w->n_changes; i++) {      /* seeds that the base does not have */
+        const change *c = &w->changes[i];
+        if (c->name && (strcmp(c->name, "seed") == 0 || strcmp(c->name, "noise_seed") == 0) && strcmp(c->value, "-1") == 0)
+            fn(ud, c->node, mp_str_of(c->name));
+    }
+}
+
+size_t mp_workflow_bytes(const mp_workflow *w) {
+    size_t n = sizeof *w + w->n_changes * sizeof(change) + w->n_outputs * sizeof(output);
+    for (size_t i = 0; i < w->n_changes; i++) n += strlen(w->changes[i].value) + 1;
+    return n;
+}
