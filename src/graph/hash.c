@@ -82,7 +82,7 @@ static const mp_json **members(const mp_json *obj, size_t *n, int sorted) {
     uint32_t i;
     for (const mp_json *c = mp_json_first(obj); c; c = mp_json_next(c))
         if (sorted || array_index(mp_json_name(c), &i)) v[k++] = c;
-    qsort(v, k, sizeof *v, by_name);
+    if (k) qsort(v, k, sizeof *v, by_name);
     for (const mp_json *c = mp_json_first(obj); c && !sorted; c = mp_json_next(c))
         if (!array_index(mp_json_name(c), &i)) v[k++] = c;
     *n = all;

@@ -18,7 +18,7 @@ static int by_start(const void *a, const void *b) {
 
 void mp_stats(mp_profile *p) {
     mp_time sum = 0, joined = 0, reach = NONE;
-    qsort(p->intervals, p->n_intervals, sizeof *p->intervals, by_start);
+    if (p->n_intervals) qsort(p->intervals, p->n_intervals, sizeof *p->intervals, by_start);
     for (size_t i = 0; i < p->n_intervals; i++) {
         const interval *v = &p->intervals[i];
         if (v->node >= p->n_submitted) continue;

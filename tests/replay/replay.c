@@ -125,7 +125,9 @@ static void message(const mp_msg *m, const conn *c, mp_time now) {
     if (m->kind == MP_MSG_ERROR) j->end = "node_error";
     if (m->kind == MP_MSG_INTERRUPTED) j->end = "interrupted";
     if (m->kind == MP_MSG_SUCCESS) j->end = "success";
-    if (m->kind == MP_MSG_EXECUTING && !m->node.p) end_job(j, j->end, now);
+    if (m->kind != MP_MSG_EXECUTING || m->node.p) return;
+    if (j->end) end_job(j, j->end, now);
+    else j->gone = 1;                                /* left the executor without a verdict: only history can tell */
 }
 
 static void from_history(const mp_json *doc, mp_time now) {
