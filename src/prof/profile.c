@@ -344,11 +344,9 @@ void mp_profile_history(mp_profile *p, const mp_history *h, mp_time now) {
 /* ---- attempts ------------------------------------------------------------------------------------- */
 
 void mp_profile_attempt(mp_profile *p, mp_workflow *sent, const char *client, mp_time ready, mp_time now) {
-    if (p->n_attempts) reset_nodes(p);
+    mp_profile_wait(p, ready);
     mp_workflow_unref(p->sent_as);
     p->sent_as = mp_workflow_ref(sent);
-    p->ready = ready;
-    p->upload = p->sent = p->started = p->completed = p->ended = NONE;
     p->attempts = mp_grow(p->attempts, p->n_attempts, &p->cap_attempts, sizeof *p->attempts);
     p->attempts[p->n_attempts++] = (attempt){ mp_strdup(client), NULL, NULL, NULL, now, NONE, NONE, NONE };
 }
@@ -379,9 +377,16 @@ void mp_profile_end_attempt(mp_profile *p, const char *outcome, const char *erro
     a->ended = p->ended = p->completed = end;
 }
 
+void mp_profile_wait(mp_profile *p, mp_time ready) {
+    reset_nodes(p);
+    p->ready = ready;
+    p->upload = p->sent = p->started = p->completed = p->ended = NONE;
+}
+
 void mp_profile_close(mp_profile *p, mp_time now) {
     if (p->closed) return;
     if (p->completed == NONE) p->completed = now;
+    if (p->ready > p->completed) p->ready = p->completed;        /* ended while it still waited for its next try */
     if (p->ended == NONE) p->ended = now;
     p->closed = 1;
     mp_stats(p);

@@ -30,6 +30,8 @@ void mp_profile_message(mp_profile *p, const mp_msg *m, mp_time now);
 void mp_profile_history(mp_profile *p, const mp_history *h, mp_time now);
 /* The attempt is over: outcome "completed", or a failure's name with its words. Nodes still open are closed. */
 void mp_profile_end_attempt(mp_profile *p, const char *outcome, const char *error, mp_time now);
+/* Between two attempts: it will be free to be sent at `ready`; the last attempt's nodes are forgotten. */
+void mp_profile_wait(mp_profile *p, mp_time ready);
 void mp_profile_close(mp_profile *p, mp_time now);   /* the job is over; the numbers are added up once */
 void mp_profile_transfer(mp_profile *p, mp_time duration);     /* fetching the outputs, after the end */
 

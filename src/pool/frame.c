@@ -1,0 +1,156 @@
+/* pool/frame.c -- floor 5, pool: messages move the job's state and feed its profile. */
+#include "pool/inside.h"
+#include <stdlib.h>
+
+static const mp_job *shown(const prompt *pr) { return pr && pr->job ? pr->job : NULL; }
+
+static void emit_message(mp_client *c, const mp_msg *m, mp_time now) {
+    if (!wanted(c->pool, MP_EV_CLIENT_MESSAGE)) return;
+    prompt *pr = prompt_by_id(c, m->prompt_id);
+    mp_event *e = event(c->pool, MP_EV_CLIENT_MESSAGE, shown(pr), c, now);
+    e->node = mp_strndup(m->type.p, m->type.n);
+    event_data(e, m->data.p, m->data.n);
+}
+
+static void emit_progress(mp_client *c, prompt *pr, const mp_msg *m, mp_time now) {
+    if (!wanted(c->pool, MP_EV_JOB_PROGRESS)) return;
+    mp_event *e = event(c->pool, MP_EV_JOB_PROGRESS, pr->job, c, now);
+    e->node = mp_strndup(m->node.p, m->node.n);
+    e->value = m->value;
+    e->max = m->max;
+    e->overall = pr->job->profile ? mp_profile_overall(pr->job->profile) : 0;
+}
+
+/* A preview without an id belongs to what runs here of ours (protocol 4). */
+static void preview(mp_client *c, prompt *pr, const mp_msg *m, mp_time now) {
+    for (prompt *q = c->prompts; q && !pr && !m->prompt_id.n; q = q->next)
+        if (q->at == AT_RUNNING) pr = q;
+    if (!pr || !pr->job || !wanted(c->pool, MP_EV_JOB_PREVIEW)) return;
+    mp_event *e = event(c->pool, MP_EV_JOB_PREVIEW, pr->job, c, now);
+    const char *running = pr->job->profile && !m->node.n ? mp_profile_running(pr->job->profile) : NULL;
+    e->node = running ? mp_strdup(running) : m->node.n ? mp_strndup(m->node.p, m->node.n) : NULL;
+    e->format = m->format;
+    event_data(e, m->image.p, m->image.n);
+}
+
+static void add_output(mp_client *c, prompt *pr, const mp_msg *m, mp_time now) {
+    if (!m->output.n) return;
+    for (size_t i = 0; i < pr->n_outputs; i++)
+        if (mp_str_is(m->node, pr->outputs[i].node)) {               /* announced again: the newest stands */
+            free(pr->outputs[i].json);
+            pr->outputs[i].json = mp_strndup(m->output.p, m->output.n);
+            return;
+        }
+    pr->outputs = mp_realloc(pr->outputs, (pr->n_outputs + 1) * sizeof *pr->outputs);
+    pr->outputs[pr->n_outputs++] = (output){ mp_strndup(m->node.p, m->node.n), mp_strndup(m->output.p, m->output.n) };
+    if (!pr->job || !wanted(c->pool, MP_EV_JOB_OUTPUT)) return;
+    mp_event *e = event(c->pool, MP_EV_JOB_OUTPUT, pr->job, c, now);
+    e->node = mp_strndup(m->node.p, m->node.n);
+    event_data(e, m->output.p, m->output.n);
+}
+
+static void verdict(prompt *pr, mp_end how, const mp_msg *m, mp_time now) {
+    if (pr->verdict) return;                         /* the first one counts (protocol 12) */
+    pr->verdict = how;
+    pr->verdict_at = now;
+    if (how == MP_END_ERROR) mp_failure_of_error(m->data, &pr->failure);
+    if (how == MP_END_INTERRUPTED) mp_failure_set(&pr->failure, MP_FAIL_INTERRUPTED, "interrupted on the server, not by us");
+}
+
+/* The end is `executing` with node null. What was missed meanwhile, and a missing verdict, only history can tell. */
+static void left_executor(prompt *pr, mp_time now) {
+#if MP_MUTANT == 6
+    if (!pr->verdict) { pr->verdict = MP_END_SUCCESS; prompt_conclude(pr, now); return; }
+#endif
+    if (pr->verdict && !(pr->gap && pr->verdict == MP_END_SUCCESS)) prompt_conclude(pr, now);
+    else prompt_ask_history(pr, now);
+}
+
+static void of_prompt(mp_client *c, prompt *pr, const mp_msg *m, mp_time now) {
+    c->moved = pr->heard = now;
+    c->wedged = 0;
+    c->poll_step = c->pool->o.poll;
+    c->poll_at = now + c->poll_step;
+    if (pr->job && pr->job->profile) mp_profile_message(pr->job->profile, m, now);
+    if (pr->at != AT_RUNNING) {
+        if (pr->at == AT_UNKNOWN) pr->settled = now;
+        if (pr->at != AT_POSTING || m->kind == MP_MSG_START) pr->at = AT_RUNNING;
+        pr->at = AT_RUNNING;
+        if (pr->job) job_running(c->pool, pr->job, now);
+    }
+    switch (m->kind) {
+    case MP_MSG_PROGRESS: if (pr->job) emit_progress(c, pr, m, now); break;
+    case MP_MSG_EXECUTED: add_output(c, pr, m, now); break;
+    case MP_MSG_SUCCESS: verdict(pr, MP_END_SUCCESS, m, now); break;
+    case MP_MSG_ERROR: verdict(pr, MP_END_ERROR, m, now); break;
+    case MP_MSG_INTERRUPTED: verdict(pr, MP_END_INTERRUPTED, m, now); break;
+    case MP_MSG_EXECUTING: if (!m->node.p) left_executor(pr, now); break;
+    default: break;
+    }
+}
+
+void frame_message(mp_client *c, const mp_msg *m, mp_time now) {
+    prompt *pr = m->prompt_id.n ? prompt_by_id(c, m->prompt_id) : NULL;
+    c->heard = now;
+    emit_message(c, m, now);
+    if (m->kind == MP_MSG_STATUS) {
+        c->status_due = MP_NEVER;
+        if (m->queue_remaining >= 0 && m->queue_remaining < c->queue_remaining) c->moved = now;
+        if (m->queue_remaining >= 0) c->queue_remaining = m->queue_remaining;
+    } else if (m->kind == MP_MSG_PREVIEW) preview(c, pr, m, now);
+    else if (pr) of_prompt(c, pr, m, now);
+}
+
+/* Once per kind of garbage and client. */
+static void complain(mp_client *c, const char *what) {
+    unsigned h = 5381;
+    for (const char *z = what; *z; z++) h = h * 33 + (unsigned char)*z;
+    unsigned bit = 1u << h % 32;
+    c->pool->stats.malformed++;
+    if (c->complained & bit) return;
+    c->complained |= bit;
+    mp_logf(&c->pool->log, MP_LOG_WARN, "client %s sent %s (further ones are counted, not logged)", c->name, what);
+}
+
+/* While a POST's reply is awaited from a server that may choose ids itself, messages of ids we do not know are kept. */
+static int keep_early(mp_client *c, const mp_msg *m, int binary, mp_str frame, mp_time now) {
+    if (!c->posting || c->own_ids == 1 || !m->prompt_id.n || prompt_by_id(c, m->prompt_id)) return 0;
+#if MP_MUTANT == 7
+    return 0;
+#endif
+    if (c->n_early == EARLY_FRAMES) { c->posting->gap = 1; return 1; }
+    if (!c->early) c->early = mp_alloc(EARLY_FRAMES * sizeof *c->early);
+    c->early[c->n_early++] = (early_frame){ now, binary, mp_strndup(frame.p, frame.n), frame.n };
+    return 1;
+}
+
+void early_clear(mp_client *c) {
+    for (size_t i = 0; i < c->n_early; i++) free(c->early[i].p);
+    c->n_early = 0;
+}
+
+void early_replay(mp_client *c, prompt *pr, mp_time now) {
+    char id[MP_UUID_SIZE];
+    memcpy(id, pr->id, sizeof id);
+    for (size_t i = 0; i < c->n_early; i++) {
+        early_frame *f = &c->early[i];
+        mp_msg m;
+        int rc = f->binary ? mp_decode_binary(mp_str_make(f->p, f->n), &m, NULL) : mp_decode_text(mp_str_make(f->p, f->n), &m, NULL);
+        prompt *at = prompt_by_id(c, mp_str_of(id));
+        if (rc == 0 && at && at->real && mp_str_is(m.prompt_id, at->real)) of_prompt(c, at, &m, f->t > now ? now : f->t);
+    }
+    early_clear(c);
+}
+
+void mp_pool_frame(mp_pool *p, mp_client *c, uint64_t conn, int binary, mp_str frame, mp_time now) {
+    mp_msg m;
+    mp_err e;
+    if (conn != c->conn || c->removed) return;
+    if ((binary ? mp_decode_binary(frame, &m, &e) : mp_decode_text(frame, &m, &e)) != 0) {
+        complain(c, e.msg);
+        return;
+    }
+    if (!keep_early(c, &m, binary, frame, now)) frame_message(c, &m, now);
+    client_rearm(c, now);
+    dispatch(p, now);
+}

@@ -1,0 +1,292 @@
+/* pool/job.c -- floor 5, pool: the job's record, and the only place where its state changes.
+ *
+ *   pending -> assigned -> running -> completed | failed | canceled
+ * Back to pending by job_requeue only (a retry, or the prompt was lost). An ended job never changes again. */
+#include "pool/inside.h"
+#include <stdlib.h>
+
+void mp_job_defaults(mp_job_opts *o) {
+    memset(o, 0, sizeof *o);
+    o->profiling = -1;
+}
+
+/* ---- ids: low half a slot, high half its generation, so that a stale id finds nothing ----------------- */
+
+static void slot_take(mp_pool *p, mp_job *j) {
+    if (!p->n_free) {
+        p->slots = mp_grow(p->slots, p->n_slots, &p->cap_slots, sizeof *p->slots);
+        p->generations = mp_grow(p->generations, p->n_slots, &p->cap_gen, sizeof *p->generations);
+        p->generations[p->n_slots] = 0;
+        p->free_slots = mp_grow(p->free_slots, p->n_free, &p->cap_free, sizeof *p->free_slots);
+        p->free_slots[p->n_free++] = (uint32_t)p->n_slots++;
+    }
+    uint32_t s = p->free_slots[--p->n_free];
+    p->slots[s] = j;
+    j->id = (uint64_t)++p->generations[s] << 32 | s;
+}
+
+mp_job *mp_pool_job(const mp_pool *p, uint64_t id) {
+    uint32_t s = (uint32_t)id;
+    return s < p->n_slots && p->slots[s] && p->slots[s]->id == id ? p->slots[s] : NULL;
+}
+
+struct tail *job_tail(mp_job *j) {
+    if (!j->tail) j->tail = mp_alloc(sizeof *j->tail);
+    return j->tail;
+}
+
+static void outputs_free(output *o, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        free(o[i].node);
+        free(o[i].json);
+    }
+    free(o);
+}
+
+static void job_free(mp_pool *p, mp_job *j) {
+    uint32_t s = (uint32_t)j->id;
+    p->slots[s] = NULL;
+    p->free_slots = mp_grow(p->free_slots, p->n_free, &p->cap_free, sizeof *p->free_slots);
+    p->free_slots[p->n_free++] = s;
+    struct tail *t = j->tail;
+    if (t) {
+        for (size_t i = 0; i < t->n_seeds; i++) free(t->seeds[i].input);
+        mp_workflow_unref(t->sent);
+        mp_failure_clear(&t->failure);
+        outputs_free(t->outputs, t->n_outputs);
+        free(t->prompt_id);
+        free(t->client);
+        free(t->client_url);
+        free(t->seeds);
+        free(t->avoid);
+        free(t);
+    }
+    mp_profile_free(j->profile);
+    mp_workflow_unref(j->w);
+    free(j->metadata);
+    free(j->extra_data);
+    free(j);
+}
+
+void job_free_all(mp_pool *p) {
+    for (size_t i = 0; i < p->n_slots; i++)
+        if (p->slots[i]) job_free(p, p->slots[i]);
+    free(p->slots);
+    free(p->generations);
+    free(p->free_slots);
+}
+
+/* ---- submit ------------------------------------------------------------------------------------------- */
+
+static int refused_by_policy(mp_pool *p, mp_job *j, mp_err *e) {
+    char why[300] = "";
+    double rank;
+    int no = 0;
+    p->locked++;
+    if (p->policy && p->policy->admit && !p->policy->admit(p->policy->ud, p, j, why, sizeof why))
+        no = mp_fail(e, MP_EINVAL, "refused by the policy%s%s", *why ? ": " : "", why);
+    else if (p->policy && p->policy->rank && p->policy->rank(p->policy->ud, p, j, &rank)) j->rank = rank;
+    p->locked--;
+    return no;
+}
+
+mp_job *mp_pool_submit(mp_pool *p, mp_workflow *w, const mp_job_opts *o, mp_time now, mp_err *e) {
+    size_t waiting = p->stats.pending + p->stats.assigned + p->stats.running;
+    if (p->locked) return mp_fail(e, MP_EBUSY, "a policy runs: nothing may be submitted from inside it"), NULL;
+    if (p->closing) return mp_fail(e, MP_EGONE, "the pool is shutting down"), NULL;
+    if (waiting >= p->o.max_queued) return mp_fail(e, MP_EFULL, "the pool holds %zu unfinished jobs, its limit (max_queued)", waiting), NULL;
+    mp_job *j = mp_alloc(sizeof *j);
+    j->w = mp_workflow_ref(w);
+    j->priority = j->rank = o->priority;
+    j->queued = j->ready = now;
+    j->seq = ++p->next_seq;
+    j->max_attempts = (uint16_t)(o->max_attempts ? o->max_attempts : p->o.max_attempts);
+    j->profiling = o->profiling < 0 ? p->o.profiling != 0 : o->profiling != 0;
+    j->partial = o->partial_outputs != 0;
+    j->front = o->front != 0;
+    j->node_silence = o->node_silence;
+    j->metadata = mp_strdup(o->metadata);
+    j->extra_data = mp_strdup(o->extra_data);
+    j->heap_at = j->deadline_at = MP_HEAP_OUT;
+    j->deadline = MP_NEVER;
+    mp_time total = o->total ? o->total : p->o.total ? p->o.total : MP_NEVER;
+    slot_take(p, j);
+    if (refused_by_policy(p, j, e)) {
+        job_free(p, j);
+        return NULL;
+    }
+    if (total != MP_NEVER) {
+        j->deadline = now + total;
+        mp_heap_push(&p->deadlines, j);
+    }
+    p->stats.pending++;
+    if (wanted(p, MP_EV_JOB_QUEUED)) event(p, MP_EV_JOB_QUEUED, j, NULL, now);
+    queue_push(p, j, now);
+    dispatch(p, now);
+    return j;
+}
+
+/* ---- states ------------------------------------------------------------------------------------------- */
+
+static size_t *counter(mp_pool *p, mp_job_state s) {
+    switch (s) {
+    case MP_JOB_ASSIGNED: return &p->stats.assigned;
+    case MP_JOB_RUNNING: return &p->stats.running;
+    case MP_JOB_COMPLETED: return &p->stats.completed;
+    case MP_JOB_FAILED: return &p->stats.failed;
+    case MP_JOB_CANCELED: return &p->stats.canceled;
+    default: return &p->stats.pending;
+    }
+}
+
+static void become(mp_pool *p, mp_job *j, mp_job_state s) {
+    --*counter(p, j->state);
+    ++*counter(p, s);
+    j->state = (uint8_t)s;
+}
+
+void job_assigned(mp_pool *p, mp_job *j, prompt *pr, mp_time now) {
+    struct tail *t = job_tail(j);
+    become(p, j, MP_JOB_ASSIGNED);
+    j->prompt = pr;
+    mp_workflow_unref(t->sent);
+    t->sent = mp_workflow_ref(pr->w);
+    free(t->prompt_id);
+    free(t->client);
+    free(t->client_url);
+    t->prompt_id = mp_strdup(pr->id);
+    t->client = mp_strdup(pr->client->name);
+    t->client_url = mp_strdup(pr->client->url);
+    if (!j->profiling) return;
+    if (!j->profile) j->profile = mp_profile_new(j->w, j->queued, p->o.progress_limit);
+    mp_profile_attempt(j->profile, pr->w, pr->client->name, j->ready, now);
+    mp_profile_sent(j->profile, now);
+    mp_profile_prompt(j->profile, pr->id);
+}
+
+void job_running(mp_pool *p, mp_job *j, mp_time now) {
+    if (j->state != MP_JOB_ASSIGNED) return;
+    become(p, j, MP_JOB_RUNNING);
+    if (wanted(p, MP_EV_JOB_STARTED)) event(p, MP_EV_JOB_STARTED, j, j->prompt->client, now);
+}
+
+void job_requeue(mp_pool *p, mp_job *j, mp_time delay, mp_time now) {
+    become(p, j, MP_JOB_PENDING);
+    j->prompt = NULL;
+    j->ready = j->wake = now + delay;
+    if (j->profile) mp_profile_wait(j->profile, j->ready);
+    if (delay > 0) {
+        mp_heap_push(&p->delayed, j);
+        p->stats.delayed++;
+    } else queue_push(p, j, now);
+    p->dirty = 1;
+}
+
+static void evict(mp_pool *p) {
+    size_t keep = p->o.completed_retention;
+    mp_job *before = NULL, *j = p->ended_first;
+    for (size_t looked = 0; j && keep && p->n_ended > keep && looked < 4; looked++) {
+        mp_job *next = j->next_ended;
+        int forced = p->n_undelivered > p->o.max_queued;
+        if (!j->pins && (j->delivered || forced)) {
+            if (before) before->next_ended = next;
+            else p->ended_first = next;
+            if (p->ended_last == j) p->ended_last = before;
+            p->n_ended--;
+            if (!j->delivered) p->n_undelivered--;
+            job_free(p, j);
+        } else before = j;
+        j = next;
+    }
+}
+
+void job_end(mp_pool *p, mp_job *j, mp_job_state s, const mp_failure *f, mp_time now) {
+    prompt *pr = j->prompt;
+    mp_client *c = pr ? pr->client : NULL;
+    if (j->heap_at != MP_HEAP_OUT) queue_remove(p, j);
+    if (j->deadline_at != MP_HEAP_OUT) mp_heap_remove(&p->deadlines, j);
+    become(p, j, s);
+    j->prompt = NULL;
+    struct tail *t = job_tail(j);
+    if (f) mp_failure_copy(&t->failure, f);
+    if (j->profiling) {
+        if (!j->profile) j->profile = mp_profile_new(j->w, j->queued, p->o.progress_limit);
+        mp_profile_end_attempt(j->profile, s == MP_JOB_COMPLETED ? "completed" : s == MP_JOB_CANCELED ? "canceled" : mp_failure_name(f->kind), f ? f->message : NULL, now);
+        mp_profile_close(j->profile, now);
+    }
+    mp_event *e = event(p, s == MP_JOB_COMPLETED ? MP_EV_JOB_COMPLETED : s == MP_JOB_FAILED ? MP_EV_JOB_FAILED : MP_EV_JOB_CANCELED, j, c, now);
+    if (f && f->message) event_data(e, f->message, strlen(f->message));
+    if (p->ended_last) p->ended_last->next_ended = j;
+    else p->ended_first = j;
+    p->ended_last = j;
+    p->n_ended++;
+    p->n_undelivered++;
+    evict(p);
+    p->dirty = 1;
+}
+
+/* ---- cancel -------------------------------------------------------------------------------------------- */
+
+int mp_pool_cancel(mp_pool *p, mp_job *j, mp_time now) {
+    if (p->locked) return MP_EBUSY;
+    if (mp_job_ended(j)) return MP_EGONE;
+    mp_failure f = { 0 };
+    mp_failure_set(&f, MP_FAIL_CANCELED, "canceled");
+    prompt *pr = j->prompt;
+    job_end(p, j, MP_JOB_CANCELED, &f, now);
+    if (pr) prompt_kill(pr, now);
+    mp_failure_clear(&f);
+    dispatch(p, now);
+    return 0;
+}
+
+/* ---- reading ------------------------------------------------------------------------------------------- */
+
+void mp_job_pin(mp_job *j) { j->pins++; }
+void mp_job_unpin(mp_pool *p, mp_job *j) { j->pins--; evict(p); }
+
+void mp_job_delivered(mp_pool *p, mp_job *j) {
+    if (j->delivered || !mp_job_ended(j)) return;
+    j->delivered = 1;
+    p->n_undelivered--;
+}
+
+uint64_t mp_job_id(const mp_job *j) { return j->id; }
+
+mp_job_state mp_job_status(const mp_job *j) {
+    return j->state == MP_JOB_PENDING && j->group && j->group->nobody_since != MP_NEVER ? MP_JOB_NO_CLIENTS : (mp_job_state)j->state;
+}
+
+int mp_job_ended(const mp_job *j) { return j->state == MP_JOB_COMPLETED || j->state == MP_JOB_FAILED || j->state == MP_JOB_CANCELED; }
+
+const char *mp_job_status_name(mp_job_state s) {
+    static const char *const names[] = { "pending", "assigned", "running", "completed", "failed", "canceled", "no_clients" };
+    return names[s];
+}
+
+mp_workflow *mp_job_workflow(const mp_job *j) { return j->w; }
+mp_workflow *mp_job_sent(const mp_job *j) { return j->tail ? j->tail->sent : NULL; }
+double mp_job_priority(const mp_job *j) { return j->priority; }
+const char *mp_job_metadata(const mp_job *j) { return j->metadata; }
+int mp_job_attempts(const mp_job *j) { return j->attempts; }
+mp_time mp_job_queued(const mp_job *j) { return j->queued; }
+const char *mp_job_prompt_id(const mp_job *j) { return j->tail ? j->tail->prompt_id : NULL; }
+const char *mp_job_client(const mp_job *j) { return j->tail ? j->tail->client : NULL; }
+const char *mp_job_client_url(const mp_job *j) { return j->tail ? j->tail->client_url : NULL; }
+const mp_failure *mp_job_failure(const mp_job *j) { return j->tail && j->tail->failure.kind ? &j->tail->failure : NULL; }
+mp_profile *mp_job_profile(const mp_job *j) { return j->profile; }
+size_t mp_job_outputs(const mp_job *j) { return j->tail ? j->tail->n_outputs : 0; }
+
+void mp_job_output(const mp_job *j, size_t i, const char **node, const char **json) {
+    *node = j->tail->outputs[i].node;
+    *json = j->tail->outputs[i].json;
+}
+
+size_t mp_job_seeds(const mp_job *j) { return j->tail ? j->tail->n_seeds : 0; }
+
+void mp_job_seed(const mp_job *j, size_t i, const char **node, const char **input, uint64_t *value) {
+    const seed *s = &j->tail->seeds[i];
+    *node = mp_workflow_node(j->w, s->node)->id;
+    *input = s->input;
+    *value = s->value;
+}

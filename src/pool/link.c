@@ -1,0 +1,168 @@
+/* pool/link.c -- floor 5, pool: a connection's life as decisions.
+ *
+ *   connecting: GET /system_stats and the socket, side by side. Both good: online.
+ *   online until the socket is lost, found deaf, or a request fails; then offline, and after a pause that grows
+ *   (base, doubled up to the cap, 30 % jitter) connecting again, without end.
+ * The socket keeps its id (clientId) over reconnects, so that prompts under way go on telling us; what that can
+ * lead to (an orphaned socket, protocol 3.3) is found by silence after our own POST and cured by a clean close. */
+#include "pool/inside.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+static void get(mp_client *c, purpose why, uint64_t *slot, const char *where) {
+    mp_buf path = { 0 };
+    mp_buf_puts(&path, where);
+    *slot = act(c->pool, c, why, NULL, "GET", &path, NULL, c->pool->o.connect_timeout);
+}
+
+void link_start(mp_client *c, mp_time now) {
+    mp_buf path = { 0 }, hello = { 0 };
+    if (c->connecting || c->checking || c->closing || c->removed) return;
+    if (!c->down_since) c->down_since = now ? now : 1;
+    c->state = MP_CLIENT_CONNECTING;
+    c->retry_at = MP_NEVER;
+    c->has_stats = c->has_socket = 0;
+    get(c, DO_CHECK, &c->checking, "/system_stats");
+    mp_buf_puts(&path, "/ws?clientId=");
+    mp_buf_url(&path, mp_str_of(c->sid));
+    mp_buf_puts(&hello, "{\"type\":\"feature_flags\",\"data\":{\"supports_preview_metadata\":true}}");
+    c->connecting = act(c->pool, c, DO_CONNECT, NULL, NULL, &path, &hello, c->pool->o.connect_timeout);
+    client_rearm(c, now);
+}
+
+static void close_socket(mp_client *c, uint64_t conn) {
+    mp_pool *p = c->pool;
+    c->closing = act(p, c, DO_CLOSE, NULL, NULL, NULL, NULL, p->o.connect_timeout);
+    p->actions[p->a_head + p->a_n - 1].conn = conn;
+}
+
+static mp_time pause_of(mp_client *c) {
+    mp_pool *p = c->pool;
+    mp_time t = p->o.reconnect_base / 4;
+    for (int i = 0; i < c->failures && t < p->o.reconnect_cap; i++) t = i ? t * 2 : p->o.reconnect_base;
+    if (t > p->o.reconnect_cap) t = p->o.reconnect_cap;
+    return t + (mp_time)((mp_rng_unit(&p->rng) * 0.6 - 0.3) * (double)t);
+}
+
+static void told(mp_client *c, mp_time now) {
+    mp_event *e = event(c->pool, MP_EV_CLIENT_STATE, NULL, c, now);
+    if (c->problem && c->state != MP_CLIENT_ONLINE) event_data(e, c->problem, strlen(c->problem));
+    queue_presence(c->pool, now);
+}
+
+/* One attempt failed, or an open link was lost. */
+static void offline(mp_client *c, const char *why, mp_time now) {
+    int was = c->state;
+    client_problem(c, why);
+    if (c->conn) close_socket(c, c->conn);
+    c->conn = 0;
+    c->has_socket = c->has_stats = 0;
+    c->tried = 1;
+    c->state = MP_CLIENT_OFFLINE;
+    c->status_due = c->poll_at = MP_NEVER;
+    c->survey_wanted = 0;
+    if (was == MP_CLIENT_ONLINE) c->down_since = now;
+    c->retry_at = now + pause_of(c);
+    c->failures++;
+    while (c->removed && c->prompts) prompt_gone(c->prompts);            /* nobody will come back for them */
+    for (prompt *pr = c->prompts; pr; pr = pr->next) pr->gap = 1;
+    mp_logf(&c->pool->log, was == MP_CLIENT_ONLINE || c->failures == 1 ? MP_LOG_WARN : MP_LOG_DEBUG, "client %s is offline: %s", c->name, why);
+    told(c, now);
+    client_rearm(c, now);
+}
+
+void link_down(mp_client *c, const char *why, mp_time now) {
+    c->conn = 0;
+    if (c->state == MP_CLIENT_ONLINE || c->has_socket) offline(c, why && *why ? why : "the connection was lost", now);
+}
+
+void link_reset(mp_client *c, const char *why, mp_time now) {
+    if (c->state == MP_CLIENT_OFFLINE) return;
+    offline(c, why, now);
+    c->retry_at = now;                               /* as soon as the close has been reported */
+    client_rearm(c, now);
+}
+
+static void online(mp_client *c, mp_time now) {
+    if (!c->has_stats || !c->has_socket) return;
+    c->state = MP_CLIENT_ONLINE;
+    c->tried = 1;
+    c->failures = 0;
+    c->down_since = 0;
+    c->heard = c->moved = now;
+    mp_logf(&c->pool->log, MP_LOG_INFO, "client %s is online (ComfyUI %s)", c->name, c->version ? c->version : "unknown");
+    told(c, now);
+    for (prompt *pr = c->prompts; pr; pr = pr->next)
+        if (!pr->job) pr->due = now;
+    if (c->prompts) survey_want(c, now);
+    client_rearm(c, now);
+}
+
+void link_connected(mp_client *c, uint64_t action, const mp_result *r, mp_time now) {
+    int stale = action != c->connecting;
+    if (!stale) c->connecting = 0;
+    if (r->code == 0 && r->status == 101) {
+        if (stale || c->state != MP_CLIENT_CONNECTING || c->removed) {   /* the other half failed meanwhile */
+            if (!c->closing) close_socket(c, action);
+        } else {
+            c->conn = action;
+            c->has_socket = 1;
+            online(c, now);
+        }
+    } else if (c->state == MP_CLIENT_CONNECTING && !stale) {
+        char words[200];
+        if (r->status) snprintf(words, sizeof words, "its WebSocket was refused with status %d", r->status);
+        else snprintf(words, sizeof words, "%s", r->message ? r->message : "its WebSocket could not be opened");
+        offline(c, words, now);
+    }
+    client_rearm(c, now);
+}
+
+/* Words for an answer to /system_stats that no ComfyUI server would give. */
+static void not_comfy(const mp_result *r, char *words, size_t cap) {
+    size_t blank = strspn(r->body.n ? r->body.p : "", " \r\n\t");
+    int html = r->body.n > blank && r->body.p[blank] == '<';
+    if (r->status == 401 || r->status == 403) snprintf(words, cap, "it refused us (status %d): credentials are missing or wrong", r->status);
+    else if (r->status >= 300 && r->status < 400) snprintf(words, cap, "it redirects elsewhere (status %d), perhaps to a login page", r->status);
+    else if (r->status != 200) snprintf(words, cap, "GET /system_stats was answered with status %d", r->status);
+    else snprintf(words, cap, "it answers HTTP but is no ComfyUI server (GET /system_stats gave %s)", html ? "an HTML page" : "something else than its JSON");
+}
+
+void link_checked(mp_client *c, const mp_result *r, mp_time now) {
+    c->checking = 0;
+    if (c->state != MP_CLIENT_CONNECTING || c->removed) { client_rearm(c, now); return; }
+    mp_json *doc = r->code == 0 && r->status == 200 ? mp_json_parse(r->body.p, r->body.n, NULL) : NULL;
+    const mp_json *system = mp_json_get(doc, "system");
+    if (mp_json_type(system) == MP_JSON_OBJECT) {
+        const char *version = mp_json_string(mp_json_get(system, "comfyui_version"));
+        free(c->version);
+        free(c->stats);
+        c->version = mp_strdup(version ? version : "unknown");
+        c->stats = mp_strndup(r->body.p, r->body.n);
+        c->has_stats = 1;
+        online(c, now);
+    } else {
+        char words[200];
+        if (r->code) snprintf(words, sizeof words, "%s", r->message ? r->message : "it could not be reached");
+        else not_comfy(r, words, sizeof words);
+        offline(c, words, now);
+    }
+    mp_json_free(doc);
+    client_rearm(c, now);
+}
+
+void link_closed(mp_client *c, mp_time now) {
+    c->closing = 0;
+    client_rearm(c, now);
+}
+
+void link_tick(mp_client *c, mp_time now) {
+    int wanted_there = !c->pool->closing || c->prompts;
+    if (c->state == MP_CLIENT_OFFLINE && c->retry_at <= now && wanted_there) link_start(c, now);
+    mp_time bound = c->pool->o.unreachable;
+#if MP_MUTANT == 3
+    bound = 0;
+#endif
+    if (c->state != MP_CLIENT_ONLINE && bound && c->down_since && now - c->down_since >= bound) give_up_all(c, MP_FAIL_CONNECTION, "its client could not be reached", 0, now);
+    if (c->state == MP_CLIENT_ONLINE && c->status_due <= now) link_reset(c, "its WebSocket is deaf: no status after a prompt was sent", now);
+}

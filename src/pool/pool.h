@@ -1,0 +1,161 @@
+/* pool/pool.h -- floor 5, pool: the job pool as a state machine. No I/O, no clock, no randomness of its own.
+ *
+ * It is told what happened and when, and fills two queues that its owner drains after every call: actions (do
+ * this, report once under its id) and events (for observers). Instants must never go backwards.
+ * Sees: prof, comfy, graph, base. Seen by: wire, world, lua. */
+#ifndef MP_POOL_H
+#define MP_POOL_H
+#include "base/log.h"
+#include "base/rng.h"
+#include "comfy/failure.h"
+#include "comfy/message.h"
+#include "pool/policy.h"
+#include "prof/profile.h"
+
+typedef struct mp_pool mp_pool;
+typedef struct mp_job mp_job;
+typedef struct mp_client mp_client;
+
+typedef struct mp_pool_opts {                        /* times in microseconds; 0 switches a bound off */
+    mp_time connect_timeout, request_timeout;        /* one connection attempt; one HTTP request */
+    mp_time unreachable, no_client, node_silence, cold_silence, total;
+    mp_time retry_delay, reconnect_base, reconnect_cap, poll, settle, recheck;
+    int max_attempts, progress_limit, profiling;
+    size_t max_queued, completed_retention;
+    mp_time epoch;                                   /* add to an instant for microseconds since the Unix epoch */
+} mp_pool_opts;
+void mp_pool_defaults(mp_pool_opts *o);
+
+typedef struct mp_client_opts {
+    const char *name, *client_id;                    /* NULL: the host and port; a fresh UUID */
+    const char *const *tags, *const *affinity;       /* NULL-ended; affinity: structural hashes */
+    double priority;
+    int slots;                                       /* prompts there at once, 1..64; 0: 2 */
+} mp_client_opts;
+
+typedef struct mp_job_opts {
+    double priority;
+    const char *metadata, *extra_data;               /* JSON text or NULL */
+    int max_attempts, profiling, partial_outputs, front;    /* max_attempts 0, profiling -1: the pool's */
+    mp_time node_silence, total;                     /* 0: the pool's; MP_NEVER: off */
+} mp_job_opts;
+void mp_job_defaults(mp_job_opts *o);
+
+typedef enum { MP_JOB_PENDING, MP_JOB_ASSIGNED, MP_JOB_RUNNING, MP_JOB_COMPLETED, MP_JOB_FAILED, MP_JOB_CANCELED, MP_JOB_NO_CLIENTS } mp_job_state;
+typedef enum { MP_CLIENT_CONNECTING, MP_CLIENT_ONLINE, MP_CLIENT_OFFLINE } mp_client_state;
+
+/* ---- actions ---------------------------------------------------------------------------------------- */
+typedef enum { MP_ACT_CONNECT, MP_ACT_CLOSE, MP_ACT_HTTP } mp_action_kind;
+typedef struct mp_action {
+    uint64_t id;                                     /* never reused; report it once: ok, failed or aborted */
+    mp_action_kind kind;
+    mp_client *client;
+    uint64_t conn;                                   /* CLOSE: the CONNECT action whose socket to close */
+    const char *method;                              /* HTTP: "GET" or "POST" */
+    char *path, *body;                               /* CONNECT: path of the socket, and the first text to send */
+    size_t n_body;
+    mp_time timeout;
+} mp_action;
+typedef struct mp_result {                           /* of an action */
+    int code;                                        /* 0, or MP_EREFUSED (certainly not sent), MP_ENET, MP_ETIMEOUT, MP_ETLS, MP_EABORT */
+    int status;                                      /* HTTP status; CONNECT: 101, or what the server said instead */
+    mp_str body;
+    const char *message;                             /* words for code != 0, or NULL */
+} mp_result;
+
+/* ---- events ------------------------------------------------------------------------------------------ */
+typedef enum {
+    MP_EV_JOB_QUEUED, MP_EV_JOB_ACCEPTED, MP_EV_JOB_STARTED, MP_EV_JOB_PROGRESS, MP_EV_JOB_PREVIEW, MP_EV_JOB_OUTPUT,
+    MP_EV_JOB_COMPLETED, MP_EV_JOB_FAILED, MP_EV_JOB_CANCELED, MP_EV_JOB_RETRYING, MP_EV_CLIENT_STATE, MP_EV_CLIENT_BLOCKED,
+    MP_EV_CLIENT_MESSAGE, MP_EV_COUNT
+} mp_event_kind;
+typedef struct mp_event {
+    mp_event_kind kind;
+    uint64_t job;                                    /* 0: none */
+    uint32_t client;                                 /* serial, 0: none */
+    mp_time t, delay;                                /* delay: RETRYING */
+    double value, max, overall;
+    int will_retry;
+    const char *format;                              /* PREVIEW: "jpeg", "png", "webp" */
+    char *node, *data;                               /* owned; data: picture, output JSON, message data, or words */
+    size_t n_data;
+} mp_event;
+
+/* ---- life ---------------------------------------------------------------------------------------------- */
+/* policy and log may be NULL; both are borrowed for the pool's life. */
+mp_pool *mp_pool_new(const mp_pool_opts *o, uint64_t seed, const mp_policy *policy, const mp_log *log);
+void mp_pool_free(mp_pool *p);
+void mp_pool_want(mp_pool *p, uint32_t event_mask);  /* bit (1 << kind): which optional events to make */
+/* Stops taking jobs. drain: those there finish; else all are canceled. Done when mp_pool_quiet. */
+int mp_pool_shutdown(mp_pool *p, int drain, mp_time now);
+int mp_pool_quiet(const mp_pool *p);                 /* no job unfinished, no prompt of ours known on any server */
+
+int mp_pool_take_action(mp_pool *p, mp_action *a);   /* 0: none left; path and body are the caller's to free */
+int mp_pool_take_event(mp_pool *p, mp_event *e);     /* 0: none left; mp_event_clear when done */
+void mp_event_clear(mp_event *e);
+mp_time mp_pool_next(const mp_pool *p);              /* when mp_pool_tick must be called at the latest */
+
+/* ---- what happened ------------------------------------------------------------------------------------- */
+void mp_pool_tick(mp_pool *p, mp_time now);
+void mp_pool_done(mp_pool *p, uint64_t action, const mp_result *r, mp_time now);
+/* A frame of the socket that action `conn` (CONNECT) opened. */
+void mp_pool_frame(mp_pool *p, mp_client *c, uint64_t conn, int binary, mp_str frame, mp_time now);
+void mp_pool_lost(mp_pool *p, mp_client *c, uint64_t conn, const char *why, mp_time now);
+
+/* ---- clients ------------------------------------------------------------------------------------------- */
+mp_client *mp_pool_add_client(mp_pool *p, const char *url, const mp_client_opts *o, mp_time now, mp_err *e);
+int mp_pool_remove_client(mp_pool *p, mp_client *c, mp_time now);    /* its jobs go elsewhere; c stays readable, removed */
+mp_client *mp_pool_client(const mp_pool *p, uint32_t serial);        /* NULL: never there, or removed */
+size_t mp_pool_clients(const mp_pool *p, mp_client **out, size_t cap);   /* number there, at most cap written */
+uint32_t mp_client_serial(const mp_client *c);
+const char *mp_client_url(const mp_client *c);
+const char *mp_client_name(const mp_client *c);
+const char *mp_client_sid(const mp_client *c);
+const char *mp_client_problem(const mp_client *c);                   /* why it is not online, or NULL */
+const char *mp_client_version(const mp_client *c);                   /* as /system_stats says, or NULL */
+const char *mp_client_stats(const mp_client *c);                     /* last /system_stats text, or NULL */
+mp_client_state mp_client_get_state(const mp_client *c);
+int mp_client_slots(const mp_client *c);
+int mp_client_load(const mp_client *c);                              /* our prompts there */
+int mp_client_tried(const mp_client *c);                             /* its first connection attempt is decided */
+double mp_client_priority(const mp_client *c);
+const char *const *mp_client_tags(const mp_client *c);               /* NULL-ended */
+const char *const *mp_client_affinity(const mp_client *c);
+const char *mp_client_last_hash(const mp_client *c);                 /* "" when none ran */
+const mp_workflow *mp_client_last_workflow(const mp_client *c);
+mp_time mp_client_typical(const mp_client *c, const char *hash);     /* 0: not known */
+mp_time mp_client_expected(const mp_client *c, mp_time now);         /* until what is there has ended, as far as known */
+int mp_client_may_run(const mp_pool *p, const mp_client *c, const char *hash);
+
+/* ---- jobs ---------------------------------------------------------------------------------------------- */
+/* Takes its own reference to w. NULL: MP_EFULL, MP_EBUSY, refused by the policy, closing. */
+mp_job *mp_pool_submit(mp_pool *p, mp_workflow *w, const mp_job_opts *o, mp_time now, mp_err *e);
+int mp_pool_cancel(mp_pool *p, mp_job *j, mp_time now);              /* 0, MP_EGONE when it has ended, MP_EBUSY */
+mp_job *mp_pool_job(const mp_pool *p, uint64_t id);                  /* NULL: evicted or never there */
+void mp_job_pin(mp_job *j);                                          /* keeps the record after the end */
+void mp_job_unpin(mp_pool *p, mp_job *j);
+void mp_job_delivered(mp_pool *p, mp_job *j);                        /* its result was handed out: may be evicted */
+uint64_t mp_job_id(const mp_job *j);
+mp_job_state mp_job_status(const mp_job *j);
+int mp_job_ended(const mp_job *j);
+const char *mp_job_status_name(mp_job_state s);
+mp_workflow *mp_job_workflow(const mp_job *j);                       /* as submitted; borrowed */
+mp_workflow *mp_job_sent(const mp_job *j);                           /* as sent last; NULL: never sent */
+double mp_job_priority(const mp_job *j);
+const char *mp_job_metadata(const mp_job *j);                        /* JSON text or NULL */
+int mp_job_attempts(const mp_job *j);
+mp_time mp_job_queued(const mp_job *j);
+const char *mp_job_prompt_id(const mp_job *j);                       /* of the last attempt, or NULL */
+const char *mp_job_client(const mp_job *j);                          /* name of the last client, or NULL */
+const char *mp_job_client_url(const mp_job *j);
+const mp_failure *mp_job_failure(const mp_job *j);                   /* NULL: none */
+mp_profile *mp_job_profile(const mp_job *j);
+size_t mp_job_outputs(const mp_job *j);
+void mp_job_output(const mp_job *j, size_t i, const char **node, const char **json);
+size_t mp_job_seeds(const mp_job *j);
+void mp_job_seed(const mp_job *j, size_t i, const char **node, const char **input, uint64_t *value);
+/* Queue position among pending jobs is not kept; numbers are. */
+typedef struct mp_pool_stats { size_t pending, assigned, running, delayed, completed, failed, canceled, clients, online, malformed; } mp_pool_stats;
+void mp_pool_get_stats(const mp_pool *p, mp_pool_stats *s);
+const mp_pool_opts *mp_pool_options(const mp_pool *p);
+#endif

@@ -1,0 +1,76 @@
+/* pool/retry.c -- floor 5, pool: an attempt failed: elsewhere, later, or ended.
+ *   connection, lost       not the job's fault: again at once, no attempt used up, at most MAX_LOSSES times
+ *   client_incompatible    never again on this client for this workflow; again at once elsewhere
+ *   workflow_invalid       ended
+ *   interrupted            ended, canceled: somebody at the server wanted it so
+ *   the rest               up to max_attempts, with a delay that doubles (30 % jitter), away from this client
+ * The policy's on_failure may overrule, but never beyond MAX_LOSSES tries in all. */
+#include "pool/inside.h"
+#include <stdlib.h>
+
+static void avoid(mp_job *j, const mp_client *c) {
+    struct tail *t = job_tail(j);
+    for (size_t i = 0; i < t->n_avoid; i++)
+        if (t->avoid[i] == c->serial) return;
+    t->avoid = mp_realloc(t->avoid, (t->n_avoid + 1) * sizeof *t->avoid);
+    t->avoid[t->n_avoid++] = c->serial;
+}
+
+static void block(mp_pool *p, mp_client *c, const char *hash, const mp_failure *f, mp_time now) {
+    known *k = client_known(c, hash, 1);
+    free(k->reason);
+    k->reason = mp_strdup(f->message);
+    if (wanted(p, MP_EV_CLIENT_BLOCKED)) {
+        mp_event *e = event(p, MP_EV_CLIENT_BLOCKED, NULL, c, now);
+        event_data(e, f->message, strlen(f->message));
+    }
+}
+
+static mp_time delay_of(mp_pool *p, int attempts) {
+    mp_time d = p->o.retry_delay;
+    for (int i = 1; i < attempts && d < MP_MS(3600000); i++) d *= 2;
+    return d + (mp_time)((mp_rng_unit(&p->rng) * 0.6 - 0.3) * (double)d);
+}
+
+/* What to do by class alone: 1 again, 0 end. *delay is set when again. */
+static int again(mp_pool *p, mp_job *j, const mp_failure *f, mp_time *delay) {
+    *delay = 0;
+    switch (f->kind) {
+    case MP_FAIL_CONNECTION: case MP_FAIL_LOST: case MP_FAIL_INCOMPATIBLE:
+        j->attempts--;
+        return ++j->losses <= MAX_LOSSES || f->kind == MP_FAIL_INCOMPATIBLE;
+    case MP_FAIL_INVALID: case MP_FAIL_INTERRUPTED: case MP_FAIL_CANCELED: case MP_FAIL_POLICY: return 0;
+    default:
+        *delay = delay_of(p, j->attempts);
+        return j->attempts < j->max_attempts;
+    }
+}
+
+void attempt_failed(mp_pool *p, mp_job *j, mp_client *c, mp_failure *f, mp_time now) {
+    mp_time delay;
+    int opinion = MP_AGAIN_ANY, retry = again(p, j, f, &delay);
+    const char *hash = mp_workflow_hash(j->w);
+    if (p->policy && p->policy->on_failure && f->kind != MP_FAIL_CANCELED) {
+        p->locked++;
+        opinion = p->policy->on_failure(p->policy->ud, p, j, c, f, j->attempts);
+        p->locked--;
+    }
+    if (opinion == MP_AGAIN_NO) retry = 0;
+    if (opinion == MP_AGAIN_YES && !retry) retry = ++j->losses <= MAX_LOSSES;
+    if (j->profile) mp_profile_end_attempt(j->profile, mp_failure_name(f->kind), f->message, now);
+    if (f->kind == MP_FAIL_INCOMPATIBLE) block(p, c, hash, f, now);
+    else if (delay) avoid(j, c);
+    if (!retry) {
+        job_end(p, j, f->kind == MP_FAIL_INTERRUPTED ? MP_JOB_CANCELED : MP_JOB_FAILED, f, now);
+    } else {
+        mp_failure_copy(&job_tail(j)->failure, f);
+        if (wanted(p, MP_EV_JOB_RETRYING)) {
+            mp_event *e = event(p, MP_EV_JOB_RETRYING, j, c, now);
+            e->delay = delay;
+            e->will_retry = 1;
+            event_data(e, f->message, strlen(f->message));
+        }
+        job_requeue(p, j, delay, now);
+    }
+    if (f->kind == MP_FAIL_INCOMPATIBLE) queue_regroup(p, now);
+}

@@ -1,0 +1,337 @@
+/* sim/server.c -- floor 5, sim: life, sockets, the queue, time and faults of a simulated server. */
+#include "sim/inside.h"
+#include <stdlib.h>
+
+static const traits versions[] = {
+    /* version, reported, os, progress_state, own_ids, missing_node_type, features, targeted, throttled, empty_object, create_time, preview_method */
+    { "0.18.1", "0.18.1", "linux", 1, 1, 1, 1, 1, 1, 1, 1, 1 },
+    { "2024-10", "unknown", "posix", 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+};
+
+mp_sim *mp_sim_new(const mp_sim_opts *o, uint64_t seed, mp_time now, mp_err *e) {
+    const traits *v = NULL;
+    for (size_t i = 0; i < sizeof versions / sizeof *versions; i++)
+        if (strcmp(versions[i].version, o->version ? o->version : "0.18.1") == 0) v = &versions[i];
+    if (!v) return mp_fail(e, MP_EINVAL, "no such version: \"%s\" (there are 0.18.1 and 2024-10)", o->version), NULL;
+    const char *text = o->catalogue ? o->catalogue : mp_sim_catalogue;
+    mp_json *catalogue = mp_json_parse(text, strlen(text), e), *costs = NULL;
+    if (catalogue && mp_json_type(catalogue) != MP_JSON_OBJECT) {
+        mp_json_free(catalogue);
+        return mp_fail(e, MP_EINVAL, "a catalogue is the JSON object that GET /object_info gives"), NULL;
+    }
+    if (!catalogue) return NULL;
+    if (o->costs && !(costs = mp_json_parse(o->costs, strlen(o->costs), e))) {
+        mp_json_free(catalogue);
+        return NULL;
+    }
+    mp_sim *s = mp_alloc(sizeof *s);
+    s->o = *o;
+    s->v = v;
+    s->catalogue = catalogue;
+    s->costs = costs;
+    s->name = mp_strdup(o->name ? o->name : "Moonpool Simulated GPU");
+    s->at = s->idle_since = now;
+    mp_rng_seed(&s->rng, seed);
+    return s;
+}
+
+double wall_ms(const mp_sim *s, mp_time now) { return (double)((now + s->o.epoch) / 1000); }
+
+/* ---- what goes out ---------------------------------------------------------------------------------------------- */
+
+static void push(mp_sim *s, mp_sim_out o) {
+    if (s->out_head + s->out_n == s->out_cap && s->out_head) {
+        memmove(s->out, s->out + s->out_head, s->out_n * sizeof *s->out);
+        s->out_head = 0;
+    }
+    s->out = mp_grow(s->out, s->out_head + s->out_n, &s->out_cap, sizeof *s->out);
+    s->out[s->out_head + s->out_n++] = o;
+}
+
+int mp_sim_take(mp_sim *s, mp_sim_out *out) {
+    if (!s->out_n) { s->out_head = 0; return 0; }
+    *out = s->out[s->out_head++];
+    s->out_n--;
+    return 1;
+}
+
+void reply(mp_sim *s, uint64_t tag, int status, const char *type, const char *body, size_t n) {
+    push(s, (mp_sim_out){ MP_SIM_REPLY, tag, status, type, mp_strndup(body, n), n });
+}
+
+conn *conn_of(mp_sim *s, const char *sid) {
+    for (conn *c = s->conns; c; c = c->next)
+        if (c->in_table && strcmp(c->sid, sid) == 0) return c;
+    return NULL;
+}
+
+void emit(mp_sim *s, const char *sid, mp_buf *text) {
+    for (conn *c = s->conns; c; c = c->next)
+        if (c->in_table && (!sid || strcmp(c->sid, sid) == 0)) push(s, (mp_sim_out){ MP_SIM_TEXT, c->tag, 0, NULL, mp_strndup(text->p, text->n), text->n });
+    mp_buf_free(text);
+}
+
+void emit_binary(mp_sim *s, const conn *c, mp_buf *bytes) {
+    mp_sim_out o = { MP_SIM_BINARY, c->tag, 0, NULL, NULL, 0 };
+    o.body = mp_buf_take(bytes, &o.n);
+    push(s, o);
+}
+
+size_t mp_sim_waiting(const mp_sim *s) { return s->n_queue + (s->run != NULL); }
+
+static void status_text(mp_sim *s, mp_buf *b, const char *sid) {
+    mp_buf_printf(b, "{\"type\": \"status\", \"data\": {\"status\": {\"exec_info\": {\"queue_remaining\": %zu}}", mp_sim_waiting(s));
+    if (sid) {
+        mp_buf_puts(b, ", \"sid\": ");
+        mp_buf_json(b, mp_str_of(sid));
+    }
+    mp_buf_puts(b, "}}");
+}
+
+void emit_status(mp_sim *s) {
+    mp_buf b = { 0 };
+    status_text(s, &b, NULL);
+    emit(s, NULL, &b);
+}
+
+/* ---- the queue: Python's heapq over (number, id) ------------------------------------------------------------------ */
+
+static int before(const job *a, const job *b) { return a->number != b->number ? a->number < b->number : strcmp(a->id, b->id) < 0; }
+
+void queue_put(mp_sim *s, job *j) {
+    s->queue = mp_grow(s->queue, s->n_queue, &s->cap_queue, sizeof *s->queue);
+    size_t i = s->n_queue++;
+    for (; i && before(j, s->queue[(i - 1) / 2]); i = (i - 1) / 2) s->queue[i] = s->queue[(i - 1) / 2];
+    s->queue[i] = j;
+}
+
+static void sift(mp_sim *s, size_t i) {
+    job *j = s->queue[i];
+    for (size_t c; (c = 2 * i + 1) < s->n_queue; i = c) {
+        if (c + 1 < s->n_queue && before(s->queue[c + 1], s->queue[c])) c++;
+        if (!before(s->queue[c], j)) break;
+        s->queue[i] = s->queue[c];
+    }
+    s->queue[i] = j;
+}
+
+job *queue_pop(mp_sim *s) {
+    if (!s->n_queue) return NULL;
+    job *j = s->queue[0], *last = s->queue[--s->n_queue];
+    if (s->n_queue) { s->queue[0] = last; sift(s, 0); }
+    return j;
+}
+
+int queue_delete(mp_sim *s, const char *id) {
+    for (size_t i = 0; i < s->n_queue; i++) {
+        if (strcmp(s->queue[i]->id, id) != 0) continue;
+        job_drop(s->queue[i]);
+        s->queue[i] = s->queue[--s->n_queue];
+        for (size_t k = s->n_queue / 2; k-- > 0;) sift(s, k);        /* heapify, as the server does */
+        return 1;
+    }
+    return 0;
+}
+
+void job_drop(job *j) {
+    for (size_t i = 0; i < j->n_outputs; i++) free(j->outputs[i]);
+    free(j->outputs);
+    free(j->id);
+    free(j->client_id);
+    mp_json_free(j->body);
+    free(j);
+}
+
+/* ---- sockets (protocol 3.1 to 3.3) --------------------------------------------------------------------------------- */
+
+void mp_sim_connect(mp_sim *s, uint64_t tag, mp_str id, mp_time now) {
+    (void)now;
+    conn *c = mp_alloc(sizeof *c), *old;
+    char uuid[MP_UUID_SIZE];
+    mp_uuid(&s->rng, uuid);
+    c->tag = tag;
+    c->sid = id.n ? mp_strndup(id.p, id.n) : mp_strdup(uuid);
+    if ((old = conn_of(s, c->sid)) != NULL) old->in_table = 0;       /* not closed, only silent from now on */
+    c->in_table = 1;
+    c->next = s->conns;
+    s->conns = c;
+    mp_buf b = { 0 };
+    status_text(s, &b, c->sid);
+    push(s, (mp_sim_out){ MP_SIM_TEXT, tag, 0, NULL, mp_strndup(b.p, b.n), b.n });
+    mp_buf_free(&b);
+    run *r = s->run;
+    if (r && r->phase == R_STEP && r->j->client_id && strcmp(r->j->client_id, c->sid) == 0) {
+        mp_buf_puts(&b, "{\"type\": \"executing\", \"data\": {\"node\": ");
+        mp_buf_json(&b, mp_str_of(r->nodes[r->at].id));
+        mp_buf_puts(&b, "}}");
+        push(s, (mp_sim_out){ MP_SIM_TEXT, tag, 0, NULL, mp_strndup(b.p, b.n), b.n });
+        mp_buf_free(&b);
+    }
+}
+
+void mp_sim_text(mp_sim *s, uint64_t tag, mp_str text, mp_time now) {
+    (void)now;
+    conn *c = s->conns;
+    while (c && c->tag != tag) c = c->next;
+    mp_json *j = c && !c->spoke && s->v->features ? mp_json_parse(text.p, text.n, NULL) : NULL;
+    if (mp_json_type(j) == MP_JSON_OBJECT) {
+        const char *type = mp_json_string(mp_json_get(j, "type"));
+        c->spoke = 1;                                /* only the first message counts */
+        if (type && strcmp(type, "feature_flags") == 0) {
+            static const char flags[] = "{\"type\": \"feature_flags\", \"data\": {\"supports_preview_metadata\": true, \"max_upload_size\": 104857600, \"extension\": {\"manager\": {\"supports_v4\": true}}, \"node_replacements\": true, \"assets\": false}}";
+            c->metadata = mp_json_true(mp_json_get(mp_json_get(j, "data"), "supports_preview_metadata"));
+            push(s, (mp_sim_out){ MP_SIM_TEXT, tag, 0, NULL, mp_strndup(flags, sizeof flags - 1), sizeof flags - 1 });
+        }
+    }
+    mp_json_free(j);
+}
+
+/* The clean-up goes by sid: it takes the entry of a newer socket with the same sid along (the orphan trap). */
+void mp_sim_disconnect(mp_sim *s, uint64_t tag, mp_time now) {
+    (void)now;
+    for (conn **at = &s->conns; *at; at = &(*at)->next) {
+        if ((*at)->tag != tag) continue;
+        conn *gone = *at, *entry_now = conn_of(s, gone->sid);
+        if (entry_now) entry_now->in_table = 0;
+        *at = gone->next;
+        free(gone->sid);
+        free(gone);
+        return;
+    }
+}
+
+/* ---- requests and time ---------------------------------------------------------------------------------------------- */
+
+static mp_str keep(mp_str t) { return mp_str_make(t.n ? mp_strndup(t.p, t.n) : NULL, t.n); }
+
+void mp_sim_ask(mp_sim *s, const mp_sim_request *r, mp_time now) {
+    if (now >= s->stalled) { serve(s, r, now); return; }
+    s->held = mp_grow(s->held, s->n_held, &s->cap_held, sizeof *s->held);
+    s->held[s->n_held++] = (mp_sim_request){ r->tag, keep(r->method), keep(r->path), keep(r->content_type), keep(r->host), keep(r->origin), keep(r->body) };
+}
+
+static void drop_held(mp_sim_request *h) {
+    free((char *)h->method.p);
+    free((char *)h->path.p);
+    free((char *)h->content_type.p);
+    free((char *)h->host.p);
+    free((char *)h->origin.p);
+    free((char *)h->body.p);
+}
+
+mp_time mp_sim_next(const mp_sim *s) {
+    mp_time t = s->run || s->n_queue ? s->at : MP_NEVER;
+    if (s->n_held && s->stalled < t) t = s->stalled;
+    return t != MP_NEVER && t < s->stalled ? s->stalled : t;
+}
+
+static void pop(mp_sim *s, mp_time now) {
+    job *j = queue_pop(s);
+    if (s->record.prompts && s->record.gaps < SIM_GAPS) {
+        s->gaps = mp_grow(s->gaps, s->record.gaps, &s->cap_gaps, sizeof *s->gaps);
+        s->gaps[s->record.gaps++] = now - s->idle_since;
+    }
+    mp_buf b = { 0 };
+    mp_buf_printf(&b, "{\"type\": \"status\", \"data\": {\"status\": {\"exec_info\": {\"queue_remaining\": %zu}}}}", s->n_queue + 1);
+    emit(s, NULL, &b);
+    run_start(s, j, now);
+}
+
+void mp_sim_tick(mp_sim *s, mp_time now) {
+    if (now < s->stalled) return;
+    size_t n = s->n_held;
+    for (size_t i = 0; i < n; i++) {
+        serve(s, &s->held[i], now);
+        drop_held(&s->held[i]);
+    }
+    s->n_held = 0;
+    while ((s->run || s->n_queue) && s->at <= now) {
+        mp_time moment = s->at > s->stalled ? s->at : s->stalled;
+        if (moment > now) moment = now;
+        if (!s->run) pop(s, moment);
+        else run_step(s, moment);
+    }
+}
+
+/* ---- faults ----------------------------------------------------------------------------------------------------------- */
+
+void mp_sim_drop(mp_sim *s, mp_time now) {
+    while (s->conns) {
+        push(s, (mp_sim_out){ MP_SIM_CLOSE, s->conns->tag, 0, NULL, NULL, 0 });
+        mp_sim_disconnect(s, s->conns->tag, now);
+    }
+}
+
+static void forget(mp_sim *s) {
+    cached *c, *next;
+    while (s->n_queue) job_drop(queue_pop(s));
+    run_free(s->run);
+    s->run = NULL;
+    while (s->history) {
+        entry *e = s->history;
+        s->history = e->next;
+        free(e->id);
+        free(e->json);
+        free(e);
+    }
+    s->n_history = 0;
+    HASH_ITER(hh, s->cache, c, next) {
+        HASH_DEL(s->cache, c);
+        free(c->ui);
+        free(c);
+    }
+    while (s->models) {
+        model *m = s->models;
+        s->models = m->next;
+        free(m->name);
+        free(m);
+    }
+    for (size_t i = 0; i < s->n_held; i++) drop_held(&s->held[i]);
+    s->n_held = 0;
+}
+
+void mp_sim_restart(mp_sim *s, mp_time now) {
+    mp_sim_drop(s, now);
+    forget(s);
+    s->counter = 0;
+    s->interrupt = 0;
+    s->at = s->idle_since = now;
+}
+
+void mp_sim_stall(mp_sim *s, mp_time until) { if (until > s->stalled) s->stalled = until; }
+
+void mp_sim_fail(mp_sim *s, const char *class_type, int times, const char *type, const char *message) {
+    sim_failure *f = mp_alloc(sizeof *f);
+    *f = (sim_failure){ mp_strdup(class_type), mp_strdup(type ? type : "RuntimeError"), mp_strdup(message ? message : "it broke"), times, s->failures };
+    s->failures = f;
+}
+
+void mp_sim_get_record(const mp_sim *s, mp_sim_record *r) {
+    *r = s->record;
+    r->gap = s->gaps;
+}
+
+void mp_sim_free(mp_sim *s) {
+    if (!s) return;
+    mp_sim_out o;
+    forget(s);
+    while (s->conns) mp_sim_disconnect(s, s->conns->tag, 0);
+    while (mp_sim_take(s, &o)) free(o.body);
+    while (s->failures) {
+        sim_failure *f = s->failures;
+        s->failures = f->next;
+        free(f->class_type);
+        free(f->type);
+        free(f->message);
+        free(f);
+    }
+    files_free(s);
+    mp_json_free(s->catalogue);
+    mp_json_free(s->costs);
+    free(s->name);
+    free(s->queue);
+    free(s->held);
+    free(s->out);
+    free(s->gaps);
+    free(s);
+}

@@ -1,0 +1,66 @@
+/* sim/server.h -- floor 5, sim: a ComfyUI server without a GPU, as a state machine.
+ *
+ * It is told requests, frames and time, and answers replies and messages, all drained by its owner after each
+ * call. No I/O, no clock, no randomness of its own. Honest to protocol sections 1 to 5 as far as text-to-image
+ * and image-to-image workflows meet them; requests are read as leniently as the real server reads them.
+ * Sees: comfy, graph, base. Seen by: wire, world, lua. */
+#ifndef MP_SIM_H
+#define MP_SIM_H
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/rng.h"
+
+typedef struct mp_sim mp_sim;
+
+typedef struct mp_sim_opts {
+    const char *version;                             /* "0.18.1" (also NULL) or "2024-10" */
+    const char *name;                                /* device name; NULL: "Moonpool Simulated GPU" */
+    const char *catalogue;                           /* text of a saved GET /object_info; NULL: the built-in one */
+    const char *costs;                               /* JSON object: class -> ms, or {"ms":, "step_ms":}; NULL: defaults */
+    double speed;                                    /* work runs this many times as fast; 0: 1 */
+    double vram_gb, load_gb_s;                       /* VRAM for models (0: 24) and how fast they load (0: 2.5 GB/s) */
+    int any_node;                                    /* accept every class, at `any_ms`; ends of the graph are outputs */
+    double any_ms;                                   /* 0: 50 */
+    int previews;                                    /* samplers send previews */
+    mp_time overhead;                                /* between two jobs: history, clean-up */
+    mp_time epoch;                                   /* add to an instant for microseconds since the Unix epoch */
+} mp_sim_opts;
+
+mp_sim *mp_sim_new(const mp_sim_opts *o, uint64_t seed, mp_time now, mp_err *e);
+void mp_sim_free(mp_sim *s);
+
+typedef struct mp_sim_request {
+    uint64_t tag;                                    /* the reply carries it */
+    mp_str method, path, content_type, host, origin, body;     /* path with query */
+} mp_sim_request;
+void mp_sim_ask(mp_sim *s, const mp_sim_request *r, mp_time now);
+
+/* A WebSocket to /ws was opened with this clientId (may be empty). Its frames carry `tag`. */
+void mp_sim_connect(mp_sim *s, uint64_t tag, mp_str client_id, mp_time now);
+void mp_sim_text(mp_sim *s, uint64_t tag, mp_str text, mp_time now);
+void mp_sim_disconnect(mp_sim *s, uint64_t tag, mp_time now);
+
+typedef enum { MP_SIM_REPLY, MP_SIM_TEXT, MP_SIM_BINARY, MP_SIM_CLOSE } mp_sim_out_kind;
+typedef struct mp_sim_out {
+    mp_sim_out_kind kind;
+    uint64_t tag;
+    int status;                                      /* REPLY */
+    const char *content_type;
+    char *body;                                      /* the taker's to free */
+    size_t n;
+} mp_sim_out;
+int mp_sim_take(mp_sim *s, mp_sim_out *out);         /* 0: nothing left */
+mp_time mp_sim_next(const mp_sim *s);
+void mp_sim_tick(mp_sim *s, mp_time now);
+
+/* Faults, to order. */
+void mp_sim_drop(mp_sim *s, mp_time now);            /* all sockets are cut; work goes on */
+void mp_sim_restart(mp_sim *s, mp_time now);         /* queue, history, cache, counters, sockets gone; files stay */
+void mp_sim_stall(mp_sim *s, mp_time until);         /* answers nothing and does nothing till then; nothing is lost */
+/* The next `times` runs of `class_type` (NULL: any node) raise; type NULL: RuntimeError. */
+void mp_sim_fail(mp_sim *s, const char *class_type, int times, const char *type, const char *message);
+
+typedef struct mp_sim_record { size_t prompts, executed, cached, failed, interrupted, gaps; const mp_time *gap; } mp_sim_record;
+void mp_sim_get_record(const mp_sim *s, mp_sim_record *r);   /* gap: worker idle between two prompts, oldest first */
+size_t mp_sim_waiting(const mp_sim *s);              /* pending and running */
+#endif
