@@ -60,7 +60,7 @@ mp_client *mp_pool_add_client(mp_pool *p, const char *url, const mp_client_opts 
     c->affinity = copy_list(o ? o->affinity : NULL);
     c->priority = o ? o->priority : 0;
     c->slots = o && o->slots ? o->slots : 2;
-    c->retry_at = c->status_due = c->poll_at = MP_NEVER;
+    c->retry_at = c->status_due = c->poll_at = c->wedged_until = MP_NEVER;
     c->queue_remaining = -1;
     c->wake = MP_NEVER;
     c->wake_at = MP_HEAP_OUT;
@@ -152,6 +152,14 @@ void client_ran(mp_client *c, const prompt *pr, mp_time took) {
     k->runs++;
 }
 
+void client_unwedge(mp_client *c, int moved, mp_time now) {
+    if (moved) c->strikes = 0;
+    if (!c->wedged) return;
+    c->wedged = 0;
+    c->wedged_until = MP_NEVER;
+    queue_presence(c->pool, now);
+}
+
 void client_problem(mp_client *c, const char *words) {
     char *old = c->problem;
     c->problem = mp_strdup(words);
@@ -180,12 +188,13 @@ uint32_t mp_client_serial(const mp_client *c) { return c->serial; }
 const char *mp_client_url(const mp_client *c) { return c->url; }
 const char *mp_client_name(const mp_client *c) { return c->name; }
 const char *mp_client_sid(const mp_client *c) { return c->sid; }
-const char *mp_client_problem(const mp_client *c) { return c->state == MP_CLIENT_ONLINE ? NULL : c->problem; }
+const char *mp_client_problem(const mp_client *c) { return c->state == MP_CLIENT_ONLINE && !c->wedged ? NULL : c->problem; }
 const char *mp_client_version(const mp_client *c) { return c->version; }
 const char *mp_client_stats(const mp_client *c) { return c->stats; }
 mp_client_state mp_client_get_state(const mp_client *c) { return c->state; }
 int mp_client_slots(const mp_client *c) { return c->slots; }
 int mp_client_load(const mp_client *c) { return c->load; }
+int mp_client_holds(const mp_client *c, const char *id) { return prompt_by_id((mp_client *)c, mp_str_of(id)) != NULL; }
 int mp_client_tried(const mp_client *c) { return c->tried; }
 double mp_client_priority(const mp_client *c) { return c->priority; }
 const char *const *mp_client_tags(const mp_client *c) { return (const char *const *)c->tags; }

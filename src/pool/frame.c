@@ -59,22 +59,18 @@ static void verdict(prompt *pr, mp_end how, const mp_msg *m, mp_time now) {
 
 /* The end is `executing` with node null. What was missed meanwhile, and a missing verdict, only history can tell. */
 static void left_executor(prompt *pr, mp_time now) {
-#if MP_MUTANT == 6
-    if (!pr->verdict) { pr->verdict = MP_END_SUCCESS; prompt_conclude(pr, now); return; }
-#endif
     if (pr->verdict && !(pr->gap && pr->verdict == MP_END_SUCCESS)) prompt_conclude(pr, now);
     else prompt_ask_history(pr, now);
 }
 
 static void of_prompt(mp_client *c, prompt *pr, const mp_msg *m, mp_time now) {
     c->moved = pr->heard = now;
-    c->wedged = 0;
+    client_unwedge(c, 1, now);
     c->poll_step = c->pool->o.poll;
     c->poll_at = now + c->poll_step;
     if (pr->job && pr->job->profile) mp_profile_message(pr->job->profile, m, now);
     if (pr->at != AT_RUNNING) {
         if (pr->at == AT_UNKNOWN) pr->settled = now;
-        if (pr->at != AT_POSTING || m->kind == MP_MSG_START) pr->at = AT_RUNNING;
         pr->at = AT_RUNNING;
         if (pr->job) job_running(c->pool, pr->job, now);
     }
@@ -95,7 +91,7 @@ void frame_message(mp_client *c, const mp_msg *m, mp_time now) {
     emit_message(c, m, now);
     if (m->kind == MP_MSG_STATUS) {
         c->status_due = MP_NEVER;
-        if (m->queue_remaining >= 0 && m->queue_remaining < c->queue_remaining) c->moved = now;
+        if (m->queue_remaining >= 0 && m->queue_remaining < c->queue_remaining) c->moved = now;   /* or somebody deleted: no proof of work */
         if (m->queue_remaining >= 0) c->queue_remaining = m->queue_remaining;
     } else if (m->kind == MP_MSG_PREVIEW) preview(c, pr, m, now);
     else if (pr) of_prompt(c, pr, m, now);
@@ -115,7 +111,7 @@ static void complain(mp_client *c, const char *what) {
 /* While a POST's reply is awaited from a server that may choose ids itself, messages of ids we do not know are kept. */
 static int keep_early(mp_client *c, const mp_msg *m, int binary, mp_str frame, mp_time now) {
     if (!c->posting || c->own_ids == 1 || !m->prompt_id.n || prompt_by_id(c, m->prompt_id)) return 0;
-#if MP_MUTANT == 7
+#if MP_MUTANT == 6
     return 0;
 #endif
     if (c->n_early == EARLY_FRAMES) { c->posting->gap = 1; return 1; }

@@ -44,7 +44,7 @@ typedef struct prompt {
     mp_end verdict;
     int gap;                                         /* messages may have been missed: outputs come from the history */
     int deleted;                                     /* tombstone: a delete was sent (and answered) */
-    int interrupting;
+    int interrupting, kills;                         /* kills: interrupts sent so far */
     mp_time posted, settled, verdict_at, heard, due; /* settled: when the reply (or its loss) came; due: next look */
     uint64_t history;                                /* action under way, 0: none */
     int history_tries;
@@ -65,8 +65,9 @@ struct mp_client {
     mp_client_state state;
     int has_stats, has_socket;
     uint64_t conn, connecting, checking, closing;    /* action ids; conn: of the open socket */
+    int strikes;                                     /* silences in a row */
     int failures;                                    /* connection attempts since it was last online */
-    mp_time retry_at, down_since, heard, moved, status_due, poll_at, poll_step, survey_sent;
+    mp_time wedged_until, retry_at, down_since, heard, moved, status_due, poll_at, poll_step, survey_sent;
     long queue_remaining;
     uint64_t survey;                                 /* GET /queue under way */
     int survey_wanted;
@@ -181,6 +182,7 @@ int client_claims(const mp_client *c, const char *hash);
 int pool_claimed(const mp_pool *p, const char *hash);
 known *client_known(mp_client *c, const char *hash, int make);
 void client_ran(mp_client *c, const prompt *pr, mp_time took);
+void client_unwedge(mp_client *c, int moved, mp_time now);           /* it works again, or gets another chance */
 void client_problem(mp_client *c, const char *words);
 void client_free(mp_client *c);
 int wake_before(const void *a, const void *b);

@@ -90,6 +90,7 @@ static void online(mp_client *c, mp_time now) {
     c->failures = 0;
     c->down_since = 0;
     c->heard = c->moved = now;
+    client_unwedge(c, 0, now);
     mp_logf(&c->pool->log, MP_LOG_INFO, "client %s is online (ComfyUI %s)", c->name, c->version ? c->version : "unknown");
     told(c, now);
     for (prompt *pr = c->prompts; pr; pr = pr->next)

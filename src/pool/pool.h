@@ -117,6 +117,7 @@ const char *mp_client_stats(const mp_client *c);                     /* last /sy
 mp_client_state mp_client_get_state(const mp_client *c);
 int mp_client_slots(const mp_client *c);
 int mp_client_load(const mp_client *c);                              /* our prompts there */
+int mp_client_holds(const mp_client *c, const char *prompt_id);      /* a prompt of ours there, or a tombstone, by our own id */
 int mp_client_tried(const mp_client *c);                             /* its first connection attempt is decided */
 double mp_client_priority(const mp_client *c);
 const char *const *mp_client_tags(const mp_client *c);               /* NULL-ended */

@@ -46,7 +46,7 @@ static int anybody(const mp_pool *p, const group *g) {
     const mp_job *j = mp_heap_top(&g->jobs);
     const char *hash = mp_workflow_hash(j->w);
     for (const mp_client *c = p->clients; c; c = c->next)
-        if ((c->state == MP_CLIENT_ONLINE || !c->tried) && !c->removed && may_run(p, c, hash)) return 1;
+        if (((c->state == MP_CLIENT_ONLINE && !c->wedged) || !c->tried) && !c->removed && may_run(p, c, hash)) return 1;
     return 0;
 }
 

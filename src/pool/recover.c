@@ -18,12 +18,11 @@ void prompt_gone(prompt *pr) {
     while (*at != pr) at = &(*at)->next;
     *at = pr->next;
     c->load--;
-#if MP_MUTANT == 8
+#if MP_MUTANT == 7
     if (pr->verdict == MP_END_ERROR) c->load++;
 #endif
     if (c->posting == pr) c->posting = NULL;
     if (!c->prompts) {
-        c->wedged = 0;
         c->poll_at = c->status_due = MP_NEVER;
     }
     c->pool->dirty = 1;
@@ -86,7 +85,7 @@ static void let_go(prompt *pr, mp_fail_kind kind, const char *words, int tomb, m
     pr->job = NULL;
     if (j) attempt_failed(c->pool, j, c, &f, now);
     mp_failure_clear(&f);
-#if MP_MUTANT == 9
+#if MP_MUTANT == 8
     tomb = 0;
 #endif
     if (tomb) prompt_kill(pr, now);
@@ -120,6 +119,7 @@ static void send_interrupt(prompt *pr, mp_time now) {
     mp_buf_puts(&path, "/interrupt");
     mp_request_interrupt(&body, server_id(pr));
     pr->interrupting = 1;
+    pr->kills++;
     pr->due = now + c->pool->o.request_timeout;
     act(c->pool, c, DO_INTERRUPT, pr->id, "POST", &path, &body, c->pool->o.request_timeout);
 }
@@ -142,20 +142,15 @@ void prompt_killed(mp_client *c, const char *id, purpose why, const mp_result *r
     if (!pr) return;
     pr->interrupting = 0;
     if (why == DO_DELETE) survey_want(c, now);
-    else pr->due = now + KILL_AGAIN;
+    else pr->due = now + (KILL_AGAIN << (pr->kills < 5 ? pr->kills - 1 : 4));        /* 2 s, 4 s, ... 32 s */
     client_rearm(c, now);
 }
 
 /* A tombstone, by where the survey found it. */
 static void bury(prompt *pr, mp_place where, mp_time now) {
     mp_time settle = pr->client->pool->o.settle;
-    if (where == MP_PLACE_RUNNING && !pr->interrupting) {
-#if MP_MUTANT != 10
-        send_interrupt(pr, now);
-#else
-        pr->due = now + KILL_AGAIN;
-#endif
-    } else if (where == MP_PLACE_PENDING) send_delete(pr, now);
+    if (where == MP_PLACE_RUNNING && !pr->interrupting) send_interrupt(pr, now);
+    else if (where == MP_PLACE_PENDING) send_delete(pr, now);
     else if (where == MP_PLACE_ABSENT) {
         if (pr->at == AT_UNKNOWN && now - pr->settled < settle) pr->due = now + KILL_AGAIN;
         else prompt_gone(pr);
@@ -263,9 +258,7 @@ static void not_in_history(prompt *pr, mp_time now) {
     mp_time settle = c->pool->o.settle;
     if (pr->verdict && ++pr->history_tries < 5) pr->due = now + MP_MS(1000);
     else if (pr->verdict) prompt_conclude(pr, now);  /* its messages said how it ended; only the entry is gone */
-#if MP_MUTANT != 11
     else if (pr->at == AT_UNKNOWN && now - pr->settled < settle) pr->due = now + MP_MS(1000);
-#endif
     else let_go(pr, MP_FAIL_LOST, "the server knows nothing of the prompt any more (restarted, or deleted by somebody)", pr->at == AT_UNKNOWN, now);
 }
 
@@ -307,7 +300,7 @@ static mp_time silence_due(mp_client *c) {
     known *k = client_known(c, pr->hash, 0);
     const mp_pool_opts *o = &c->pool->o;
     mp_time bound = pr->job->node_silence ? pr->job->node_silence : k && k->runs ? o->node_silence : o->node_silence ? (o->cold_silence > o->node_silence ? o->cold_silence : o->node_silence) : 0;
-#if MP_MUTANT == 12
+#if MP_MUTANT == 9
     bound = 0;
 #endif
     return bound && bound != MP_NEVER ? c->moved + bound : MP_NEVER;
@@ -315,8 +308,13 @@ static mp_time silence_due(mp_client *c) {
 
 static void silenced(mp_client *c, mp_time now) {
     prompt *pr = silent_one(c);
+    mp_time rest = MP_MS(60000);                     /* out of work for a minute, then twice as long each time */
+    for (int i = 0; i < c->strikes && rest < MP_MS(900000); i++) rest *= 2;
     c->wedged = 1;
+    c->strikes++;
+    c->wedged_until = now + rest;
     c->moved = now;
+    client_problem(c, "nothing was heard of its work for too long");
     mp_logf(&c->pool->log, MP_LOG_WARN, "client %s: nothing was heard of its work for too long; its prompts go elsewhere", c->name);
     let_go(pr, MP_FAIL_TIMEOUT, "nothing was heard of the prompt for too long (node_silence_ms)", 1, now);
     give_up_all(c, MP_FAIL_LOST, "waited behind a prompt that hangs", 0, now);
@@ -350,6 +348,10 @@ void recover_tick(mp_client *c, mp_time now) {
         survey_want(c, now);
     }
     if (silence_due(c) <= now) silenced(c, now);
+    if (c->wedged && c->wedged_until <= now) {       /* a prompt that hangs there still is proof enough */
+        if (c->prompts) c->wedged_until = now + MP_MS(60000);
+        else client_unwedge(c, 0, now);
+    }
 }
 
 static mp_time sooner(mp_time a, mp_time b) { return a < b ? a : b; }
@@ -370,6 +372,7 @@ void client_rearm(mp_client *c, mp_time now) {
     if (c->state == MP_CLIENT_ONLINE) {
         t = sooner(t, sooner(c->status_due, c->poll_at));
         t = sooner(t, silence_due(c));
+        if (c->wedged) t = sooner(t, c->wedged_until);
         for (prompt *pr = c->prompts; pr; pr = pr->next) {
             if (pr->at == AT_POSTING) continue;
             t = sooner(t, pr->due);

@@ -67,7 +67,7 @@ struct mp_sim {
     size_t n_queue, cap_queue;
     run *run;
     mp_time at, stalled;                             /* at: the worker's next moment */
-    int interrupt;
+    int interrupt, wedged;
     conn *conns;
     cached *cache;
     file *files;

@@ -220,7 +220,7 @@ static void drop_held(mp_sim_request *h) {
 }
 
 mp_time mp_sim_next(const mp_sim *s) {
-    mp_time t = s->run || s->n_queue ? s->at : MP_NEVER;
+    mp_time t = (s->run || s->n_queue) && !s->wedged ? s->at : MP_NEVER;
     if (s->n_held && s->stalled < t) t = s->stalled;
     return t != MP_NEVER && t < s->stalled ? s->stalled : t;
 }
@@ -245,7 +245,7 @@ void mp_sim_tick(mp_sim *s, mp_time now) {
         drop_held(&s->held[i]);
     }
     s->n_held = 0;
-    while ((s->run || s->n_queue) && s->at <= now) {
+    while ((s->run || s->n_queue) && s->at <= now && !s->wedged) {
         mp_time moment = s->at > s->stalled ? s->at : s->stalled;
         if (moment > now) moment = now;
         if (!s->run) pop(s, moment);
@@ -294,8 +294,18 @@ void mp_sim_restart(mp_sim *s, mp_time now) {
     mp_sim_drop(s, now);
     forget(s);
     s->counter = 0;
-    s->interrupt = 0;
+    s->interrupt = s->wedged = 0;
     s->at = s->idle_since = now;
+}
+
+void mp_sim_wedge(mp_sim *s) { s->wedged = 1; }
+
+void mp_sim_marks(const mp_sim *s, void (*fn)(void *, const char *), void *ud) {
+    for (size_t i = 0; i <= s->n_queue; i++) {
+        const job *j = i < s->n_queue ? s->queue[i] : s->run ? s->run->j : NULL;
+        const char *mark = j ? mp_json_string(mp_json_get(j->extra, "moonpool")) : NULL;
+        if (mark) fn(ud, mark);
+    }
 }
 
 void mp_sim_stall(mp_sim *s, mp_time until) { if (until > s->stalled) s->stalled = until; }

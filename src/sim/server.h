@@ -57,6 +57,9 @@ void mp_sim_tick(mp_sim *s, mp_time now);
 void mp_sim_drop(mp_sim *s, mp_time now);            /* all sockets are cut; work goes on */
 void mp_sim_restart(mp_sim *s, mp_time now);         /* queue, history, cache, counters, sockets gone; files stay */
 void mp_sim_stall(mp_sim *s, mp_time until);         /* answers nothing and does nothing till then; nothing is lost */
+void mp_sim_wedge(mp_sim *s);                        /* the worker dies: prompts are accepted, none runs, till a restart */
+/* Calls fn with extra_data.moonpool of every prompt that waits or runs here. */
+void mp_sim_marks(const mp_sim *s, void (*fn)(void *ud, const char *mark), void *ud);
 /* The next `times` runs of `class_type` (NULL: any node) raise; type NULL: RuntimeError. */
 void mp_sim_fail(mp_sim *s, const char *class_type, int times, const char *type, const char *message);
 

@@ -8,7 +8,7 @@
 #define MAX_JOBS 80
 #define CLASSES 3
 
-typedef struct { mp_job *j; uint64_t id; int ends, attempts_seen, disturbed; double priority; int kind; mp_time queued, ended; } tracked;
+typedef struct { mp_job *j; uint64_t id; int ends, attempts_seen, disturbed; double priority; int kind; mp_time queued; } tracked;
 
 typedef struct trial {
     mp_trial *t;
@@ -16,9 +16,10 @@ typedef struct trial {
     mp_workflow *wf[CLASSES];
     tracked jobs[MAX_JOBS];
     size_t n, unfinished;
-    mp_time last_fault, idle_since[12];
+    mp_time idle_since[12], stray_since[12];
     int affinity[12][CLASSES];
-    int faulty, claimed[CLASSES];
+    int faulty, strays, claimed[CLASSES];
+    mp_client *looking;
 } trial;
 
 static void broke(trial *x, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -51,13 +52,12 @@ static tracked *find(trial *x, uint64_t id) {
 static void end_of(trial *x, tracked *k, mp_event_kind how) {
     mp_job *j = mp_pool_job(mp_world_pool(x->w), k->id);
     if (++k->ends > 1) broke(x, "job %llx ended %d times", (unsigned long long)k->id, k->ends);
-    k->ended = mp_world_now(x->w);
+    if (mp_world_now(x->w) - k->queued > MP_MS(900000)) broke(x, "job %llx took %lld s to end", (unsigned long long)k->id, (long long)(mp_world_now(x->w) - k->queued) / 1000000);
     x->unfinished--;
     if (how == MP_EV_JOB_COMPLETED) x->t->completed++;
     else if (how == MP_EV_JOB_FAILED) x->t->failed++;
     else x->t->canceled++;
     if (!j) { broke(x, "job %llx is gone at its end", (unsigned long long)k->id); return; }
-    mp_failure_name(MP_FAIL_NONE);
     if (how == MP_EV_JOB_COMPLETED && !mp_job_outputs(j)) broke(x, "job %llx completed without outputs", (unsigned long long)k->id);
     if (how != MP_EV_JOB_COMPLETED && !mp_job_failure(j)) broke(x, "job %llx ended without a reason", (unsigned long long)k->id);
     if (how == MP_EV_JOB_FAILED && mp_job_failure(j)->kind == MP_FAIL_NONE) broke(x, "job %llx failed of nothing", (unsigned long long)k->id);
@@ -99,6 +99,11 @@ static void on_event(void *ud, const mp_event *e) {
     if (e->kind == MP_EV_JOB_COMPLETED || e->kind == MP_EV_JOB_FAILED || e->kind == MP_EV_JOB_CANCELED) end_of(x, k, e->kind);
 }
 
+static void stray(void *ud, const char *mark) {
+    trial *x = ud;
+    if (!mp_client_holds(x->looking, mark)) x->strays++;
+}
+
 static void on_step(void *ud) {
     trial *x = ud;
     mp_pool *p = mp_world_pool(x->w);
@@ -114,10 +119,16 @@ static void on_step(void *ud) {
     }
     for (size_t i = 0; i < mp_world_sims(x->w); i++) {
         mp_client *c = mp_world_client(x->w, i);
+        x->looking = c;
+        x->strays = 0;
+        mp_sim_marks(mp_world_sim(x->w, i), stray, x);
+        if (!x->strays) x->stray_since[i] = 0;
+        else if (!x->stray_since[i]) x->stray_since[i] = now;
+        else if (now - x->stray_since[i] > MP_MS(500)) broke(x, "sim%zu holds a prompt of ours that the pool has forgotten", i);
         int load = mp_client_load(c), could = 0;
         if (load < 0 || load > mp_client_slots(c)) broke(x, "sim%zu holds %d prompts with %d slots", i, load, mp_client_slots(c));
         for (int k = 0; k < CLASSES; k++) could |= waiting[k] && mp_client_may_run(p, c, mp_workflow_hash(x->wf[k]));
-        int idle = mp_client_get_state(c) == MP_CLIENT_ONLINE && load == 0 && could;
+        int idle = mp_client_get_state(c) == MP_CLIENT_ONLINE && !mp_client_problem(c) && load == 0 && could;
         if (!idle) x->idle_since[i] = 0;
         else if (!x->idle_since[i]) x->idle_since[i] = now;
         else if (now - x->idle_since[i] > MP_MS(110)) broke(x, "sim%zu idles while work waits that it may run", i);
@@ -158,6 +169,11 @@ static void cancel(mp_world *w, void *ud, size_t arg) {
     if (j) mp_pool_cancel(mp_world_pool(w), j, mp_world_now(w));
 }
 
+static void restart(mp_world *w, void *ud, size_t i) {
+    (void)ud;
+    mp_world_down(w, i, mp_world_now(w));
+}
+
 static void fault(mp_world *w, void *ud, size_t arg) {
     trial *x = ud;
     mp_rng *r = mp_world_rng(w);
@@ -170,6 +186,11 @@ static void fault(mp_world *w, void *ud, size_t arg) {
     case 3: mp_sim_fail(mp_world_sim(w, i), mp_rng_below(r, 2) ? NULL : "SaveImage", 1 + (int)mp_rng_below(r, 2), NULL, NULL); break;
     case 4: mp_world_dark(w, i, now + span); break;
     case 5: mp_sim_fail(mp_world_sim(w, i), "KSampler", 1, "torch.OutOfMemoryError", "Allocation on device"); break;
+    case 6: mp_world_down(w, i, now + MP_MS(1200000)); break;            /* far beyond every bound */
+    case 7:
+        mp_sim_wedge(mp_world_sim(w, i));
+        mp_world_at(w, now + MP_MS(1200000), restart, x, i);
+        break;
     default: mp_world_cut(w, i, MP_MS(2000)); break;
     }
     x->faulty = 1;
@@ -183,7 +204,7 @@ static void plan(trial *x, mp_rng *r) {
         if (mp_rng_below(r, 10) == 0) mp_world_at(x->w, t + MP_MS(mp_rng_below(r, 30000)), cancel, x, mp_rng_below(r, MAX_JOBS));
     }
     size_t faults = x->t->faults ? mp_rng_below(r, 12) : 0;
-    for (size_t i = 0; i < faults; i++) mp_world_at(x->w, t + MP_MS(mp_rng_below(r, 30000)), fault, x, mp_rng_below(r, 7));
+    for (size_t i = 0; i < faults; i++) mp_world_at(x->w, t + MP_MS(mp_rng_below(r, 30000)), fault, x, mp_rng_below(r, 9));
     x->t->jobs = jobs;
 }
 
@@ -218,8 +239,10 @@ int mp_trial_run(mp_trial *t) {
     mp_rng_seed(&r, t->seed * 2654435761u + 17);
     o.delay_max = MP_MS(1 + mp_rng_below(&r, 40));
     mp_pool_defaults(&o.pool);
-    o.pool.node_silence = MP_MS(60000);
-    o.pool.cold_silence = MP_MS(90000);
+    o.pool.node_silence = MP_MS(30000);
+    o.pool.cold_silence = MP_MS(45000);
+    o.pool.unreachable = MP_MS(25000);
+    o.pool.request_timeout = MP_MS(4000 + mp_rng_below(&r, 20000));
     t->broken[0] = 0;
     t->completed = t->failed = t->canceled = t->retries = 0;
     x.w = mp_world_new(&o);
