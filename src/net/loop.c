@@ -1,0 +1,177 @@
+/* net/loop.c -- floor 1, net: the loop, its timers, its worker threads, and the libwebsockets context.
+ * libwebsockets looks at its own timers only after I/O; whoever arms one of its timeouts calls lws_cancel_service.
+ * A clean end: destroy the context, some turns of the loop, destroy it again, close the loop. */
+#include "net/inside.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+struct mp_timer { uv_timer_t t; mp_loop *loop; void (*fn)(void *); void *ud; };
+typedef struct { uv_work_t w; mp_loop *loop; void (*work)(void *); void (*done)(void *); void *ud; } job;
+
+static mp_time clock_us(clockid_t id) {
+    struct timespec t;
+    clock_gettime(id, &t);
+    return (mp_time)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+static void on_async(uv_async_t *a) { (void)a; }
+
+mp_loop *mp_loop_new(mp_err *e) {
+    mp_loop *l = mp_alloc(sizeof *l);
+    process_enter();
+    int rc = uv_loop_init(&l->uv);
+    if (rc == 0) {
+        l->uv.data = l;
+        uv_async_init(&l->uv, &l->async, on_async);
+        uv_unref((uv_handle_t *)&l->async);
+        l->epoch = clock_us(CLOCK_REALTIME) - clock_us(CLOCK_MONOTONIC);
+        rc = http_init(l, e);
+    } else mp_fail(e, MP_EIO, "no event loop: %s", uv_strerror(rc));
+    process_leave();
+    if (rc == 0) return l;
+    free(l);
+    return NULL;
+}
+
+int loop_lws(mp_loop *l, mp_err *e) {
+    static const struct lws_protocols client_protocols[] = { { "moonpool", ws_callback, 0, 16384, 0, NULL, 0 }, { NULL, NULL, 0, 0, 0, NULL, 0 } };
+    static const lws_retry_bo_t pings = { .secs_since_valid_ping = 30, .secs_since_valid_hangup = 120 };
+    if (l->lws) return 0;
+    struct lws_context_creation_info i;
+    void *loops[1] = { &l->uv };
+    memset(&i, 0, sizeof i);
+    i.options = LWS_SERVER_OPTION_EXPLICIT_VHOSTS | LWS_SERVER_OPTION_LIBUV | LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT;
+    i.foreign_loops = loops;
+    i.fd_limit_per_thread = 4096;                    /* else tables by ulimit and linear scans at each connect */
+    i.max_http_header_data = 16384;
+    i.pt_serv_buf_size = 16384;
+    i.retry_and_idle_policy = &pings;
+    process_enter();
+    l->lws = lws_create_context(&i);
+    if (l->lws) {
+        i.port = CONTEXT_PORT_NO_LISTEN;
+        i.protocols = client_protocols;
+        i.vhost_name = "client";
+        i.http_proxy_address = ":0";                 /* else http_proxy of the environment is used, and no_proxy is not */
+        l->client_vhost = lws_create_vhost(l->lws, &i);
+        i.port = CONTEXT_PORT_NO_LISTEN_SERVER;
+        i.protocols = serve_protocols;
+        i.vhost_name = "server";
+        i.options &= ~(uint64_t)LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT;
+        i.keepalive_timeout = 75;
+        l->server_vhost = lws_create_vhost(l->lws, &i);
+    }
+    process_leave();
+    return l->lws && l->client_vhost && l->server_vhost ? 0 : mp_fail(e, MP_EIO, "libwebsockets gave no context (is its libuv plugin installed?)");
+}
+
+static void close_leftover(uv_handle_t *h, void *arg) {
+    (void)arg;
+    if (!uv_is_closing(h)) uv_close(h, NULL);
+}
+
+void mp_loop_free(mp_loop *l) {
+    if (!l) return;
+    l->closing = 1;
+    serve_close_all(l);
+    ws_close_all(l);
+    http_close_all(l);
+    for (int i = 0; i < 200 && l->works; i++) uv_run(&l->uv, UV_RUN_ONCE);
+    process_enter();
+    if (l->lws) {
+        lws_context_destroy(l->lws);
+        for (int i = 0; i < 10; i++) uv_run(&l->uv, UV_RUN_NOWAIT);
+        lws_context_destroy(l->lws);                 /* the second call frees it; without it, it leaks */
+    }
+    http_free(l);
+    uv_close((uv_handle_t *)&l->async, NULL);
+    for (int i = 0; i < 10; i++) uv_run(&l->uv, UV_RUN_NOWAIT);
+    if (uv_loop_close(&l->uv) == UV_EBUSY) {
+        uv_walk(&l->uv, close_leftover, NULL);
+        for (int i = 0; i < 10; i++) uv_run(&l->uv, UV_RUN_NOWAIT);
+        uv_loop_close(&l->uv);
+    }
+    process_leave();
+    free(l);
+}
+
+mp_time mp_loop_now(const mp_loop *l) { (void)l; return clock_us(CLOCK_MONOTONIC); }
+mp_time mp_loop_epoch(const mp_loop *l) { return l->epoch; }
+int mp_loop_fd(const mp_loop *l) { return uv_backend_fd(&l->uv); }
+void mp_loop_wake(mp_loop *l) { uv_async_send(&l->async); }
+
+int mp_loop_timeout_ms(const mp_loop *l) {
+    uv_update_time((uv_loop_t *)&l->uv);
+    return uv_backend_timeout(&l->uv);
+}
+
+static void on_wait_over(uv_timer_t *t) { (void)t; }
+
+/* The only place that waits. The bound is a timer of the loop's own, so that nothing else needs to know of it. */
+int mp_loop_step(mp_loop *l, int wait_ms) {
+    if (l->stepping) return MP_EBUSY;
+    l->stepping = 1;
+    if (wait_ms <= 0) uv_run(&l->uv, UV_RUN_NOWAIT);
+    else {
+        if (!l->kick.data) { uv_timer_init(&l->uv, &l->kick); l->kick.data = l; }
+        uv_update_time(&l->uv);
+        uv_timer_start(&l->kick, on_wait_over, (uint64_t)wait_ms, 0);
+        uv_run(&l->uv, UV_RUN_ONCE);
+        uv_timer_stop(&l->kick);
+    }
+    l->stepping = 0;
+    return 0;
+}
+
+/* ---- timers ---------------------------------------------------------------------------------------------- */
+
+static void on_timer(uv_timer_t *t) {
+    mp_timer *x = t->data;
+    x->fn(x->ud);
+}
+
+mp_timer *mp_timer_new(mp_loop *l, void (*fn)(void *), void *ud) {
+    mp_timer *t = mp_alloc(sizeof *t);
+    uv_timer_init(&l->uv, &t->t);
+    t->t.data = t;
+    t->loop = l;
+    t->fn = fn;
+    t->ud = ud;
+    return t;
+}
+
+/* At least 1 ms: a timer re-armed with 0 in its own callback would starve all I/O. */
+void mp_timer_set(mp_timer *t, mp_time at) {
+    if (at == MP_NEVER) { uv_timer_stop(&t->t); return; }
+    mp_time wait = at - mp_loop_now(t->loop);
+    uint64_t ms = wait <= 1000 ? 1 : (uint64_t)((wait + 999) / 1000);
+    if (ms > 86400000) ms = 86400000;
+    uv_update_time(&t->loop->uv);
+    uv_timer_start(&t->t, on_timer, ms, 0);
+}
+
+static void on_timer_closed(uv_handle_t *h) { free(h->data); }
+
+void mp_timer_free(mp_timer *t) {
+    if (t) uv_close((uv_handle_t *)&t->t, on_timer_closed);
+}
+
+/* ---- work -------------------------------------------------------------------------------------------------- */
+
+static void on_work(uv_work_t *w) { job *j = w->data; j->work(j->ud); }
+static void on_work_done(uv_work_t *w, int status) {
+    job *j = w->data;
+    (void)status;
+    j->loop->works--;
+    j->done(j->ud);
+    free(j);
+}
+
+void mp_loop_work(mp_loop *l, void (*work)(void *), void (*done)(void *), void *ud) {
+    job *j = mp_alloc(sizeof *j);
+    *j = (job){ .loop = l, .work = work, .done = done, .ud = ud };
+    j->w.data = j;
+    l->works++;
+    uv_queue_work(&l->uv, &j->w, on_work, on_work_done);
+}
