@@ -46,8 +46,9 @@ $B/moonpool.so: $(OBJ) src/moonpool.map
 	$(CC) -shared $(SAN_$(SAN)) $(LDFLAGS) -Wl,-z,nodelete -Wl,--version-script=src/moonpool.map -o $@ $(OBJ) $(LIBS)
 $B/libmoonpool.a: $(OBJ)
 	rm -f $@ && ar rcs $@ $^
+# Debian's liblua5.4.a is not position-independent, so this one names the shared liblua as a dependency.
 $B/libmoonpool.so: $(OBJ) src/libmoonpool.map
-	$(CC) -shared $(SAN_$(SAN)) $(LDFLAGS) -Wl,-z,nodelete -Wl,--version-script=src/libmoonpool.map -o $@ $(OBJ) $(LUALIB) $(LIBS) -ldl
+	$(CC) -shared $(SAN_$(SAN)) $(LDFLAGS) -Wl,-z,nodelete -Wl,--version-script=src/libmoonpool.map -o $@ $(OBJ) -llua5.4 $(LIBS)
 
 # Test programs of the pure rooms: no sockets, no Lua.
 $B/replay: tests/replay/replay.c $(POBJ)

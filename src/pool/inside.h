@@ -145,7 +145,7 @@ struct mp_pool {
     size_t a_head, a_n, a_cap;
     mp_event *events;
     size_t e_head, e_n, e_cap;
-    mp_job *ended_first, *ended_last;
+    mp_job *ended_first, *ended_last, *cursor;       /* cursor: no undelivered one stands before it */
     size_t n_ended, n_undelivered;
     mp_pool_stats stats;
 };

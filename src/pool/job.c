@@ -192,6 +192,7 @@ static void evict(mp_pool *p) {
             if (before) before->next_ended = next;
             else p->ended_first = next;
             if (p->ended_last == j) p->ended_last = before;
+            if (p->cursor == j) p->cursor = next;
             p->n_ended--;
             if (!j->delivered) p->n_undelivered--;
             job_free(p, j);
@@ -219,6 +220,7 @@ void job_end(mp_pool *p, mp_job *j, mp_job_state s, const mp_failure *f, mp_time
     if (p->ended_last) p->ended_last->next_ended = j;
     else p->ended_first = j;
     p->ended_last = j;
+    if (!p->cursor) p->cursor = j;
     p->n_ended++;
     p->n_undelivered++;
     evict(p);
@@ -249,6 +251,11 @@ void mp_job_delivered(mp_pool *p, mp_job *j) {
     if (j->delivered || !mp_job_ended(j)) return;
     j->delivered = 1;
     p->n_undelivered--;
+}
+
+mp_job *mp_pool_undelivered(mp_pool *p) {
+    while (p->cursor && p->cursor->delivered) p->cursor = p->cursor->next_ended;
+    return p->cursor;
 }
 
 uint64_t mp_job_id(const mp_job *j) { return j->id; }

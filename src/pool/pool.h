@@ -136,6 +136,7 @@ mp_job *mp_pool_job(const mp_pool *p, uint64_t id);                  /* NULL: ev
 void mp_job_pin(mp_job *j);                                          /* keeps the record after the end */
 void mp_job_unpin(mp_pool *p, mp_job *j);
 void mp_job_delivered(mp_pool *p, mp_job *j);                        /* its result was handed out: may be evicted */
+mp_job *mp_pool_undelivered(mp_pool *p);                             /* the first ended one whose result nobody got yet, or NULL */
 uint64_t mp_job_id(const mp_job *j);
 mp_job_state mp_job_status(const mp_job *j);
 int mp_job_ended(const mp_job *j);

@@ -406,7 +406,7 @@ double mp_profile_overall(const mp_profile *p) {
     for (size_t i = 0; i < p->n_submitted; i++) {
         const record *r = &p->nodes[i];
         if (r->status == MP_NODE_COMPLETED || r->status == MP_NODE_CACHED) done += 1;
-        else if (r->status == MP_NODE_EXECUTING && r->max > 0 && r->value < r->max) done += r->value / r->max;
+        else if (r->status == MP_NODE_EXECUTING && r->max > 0) done += r->value < r->max ? r->value / r->max : 1;
     }
     return p->n_submitted ? done / (double)p->n_submitted : 0;
 }

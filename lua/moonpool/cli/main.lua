@@ -1,0 +1,105 @@
+-- moonpool/cli/main.lua: what the interpreter does with its arguments.
+local core = require "moonpool.core"
+local task = require "moonpool.task"
+
+local commands = { sim = true, replay = false }
+
+local usage = [[
+usage: moonpool FILE.lua [args]     run a script; `arg` holds its arguments
+       moonpool -e CODE             run Lua code
+       moonpool -l MODULE           require a module first
+       moonpool -                   run standard input
+       moonpool -v                  print the version
+       moonpool sim [options]       simulated ComfyUI servers (moonpool sim --help)
+]]
+
+-- SIGINT and SIGTERM: stop sending, delete or interrupt what is ours, say what was done, leave with 130.
+local function on_signal()
+  if not core.interrupted() then return end
+  local moonpool = require "moonpool"
+  for _, pool in ipairs(moonpool.pools()) do
+    local before = pool:stats()
+    pool:shutdown { drain = false, timeout_ms = 5000 }
+    io.stderr:write(("\ninterrupted: %d completed, %d failed, %d canceled\n"):format(before.completed, before.failed, before.canceled + before.unfinished))
+  end
+  io.stdout:flush()
+  os.exit(130, true)
+end
+
+local function run(chunk, ...)
+  core.catch_signals()
+  task.on_idle = on_signal
+  local ok, words = xpcall(chunk, function(e)
+    if type(e) ~= "string" then
+      local mt = getmetatable(e)
+      e = mt and mt.__tostring and tostring(e) or ("(error object is a %s value)"):format(type(e))
+    end
+    return debug.traceback(e, 2)
+  end, ...)
+  if not ok then
+    io.stderr:write("moonpool: ", tostring(words), "\n")
+    return 1
+  end
+  task.drain()
+  return (task.failed or 0) > 0 and 1 or 0
+end
+
+local function load_file(path)
+  local chunk, words
+  if path == "-" then chunk, words = load(io.read "a", "=stdin", "t") else chunk, words = loadfile(path, "bt") end
+  if not chunk then
+    io.stderr:write("moonpool: ", words, "\n")
+    return nil
+  end
+  return chunk
+end
+
+return function(argv)
+  local i, code, ran = 1, nil, false
+  while argv[i] and argv[i]:find "^%-." do
+    local a = argv[i]
+    if a == "-v" then
+      print(require "moonpool"._VERSION .. ", " .. _VERSION)
+      ran = true
+    elseif a == "-h" or a == "--help" then
+      io.write(usage)
+      return 0
+    elseif a == "-e" then
+      i = i + 1
+      code = argv[i] or error("-e needs code", 0)
+    elseif a:find "^%-e" then
+      code = a:sub(3)
+    elseif a == "-l" or a:find "^%-l" then
+      local name = a:sub(3)
+      if name == "" then i = i + 1; name = argv[i] end
+      _G[name] = require(name)
+      ran = true
+    elseif a == "--" then
+      i = i + 1
+      break
+    else
+      io.stderr:write("moonpool: unknown option ", a, "\n", usage)
+      return 2
+    end
+    i = i + 1
+    if code then
+      local chunk, words = load(code, "=(command line)", "t")
+      if not chunk then io.stderr:write("moonpool: ", words, "\n"); return 1 end
+      code, ran = nil, true
+      local status = run(chunk)
+      if status ~= 0 then return status end
+    end
+  end
+  local name = argv[i]
+  if not name then
+    if ran then return 0 end
+    io.write(usage)
+    return 2
+  end
+  arg = {}
+  for k = 0, #argv do arg[k - i] = argv[k] end
+  if commands[name] then return require("moonpool.cli." .. name)({ table.unpack(arg) }, run) end
+  local chunk = load_file(name)
+  if not chunk then return 1 end
+  return run(chunk, table.unpack(arg))
+end

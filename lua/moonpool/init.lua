@@ -1,0 +1,555 @@
+-- moonpool/init.lua: the API of scripts. The C half is moonpool.core; what waits is added here.
+local core = require "moonpool.core"
+local task = require "moonpool.task"
+
+local M = { json = core.json, spawn = task.spawn, sleep = task.sleep, task = task, core = core }
+M._VERSION = "moonpool 0.1"
+
+local fail = task.error
+
+-- ---- workflows ----------------------------------------------------------------------------------------------
+
+M.workflow = { from = core.workflow.from, hash = core.workflow.hash }
+
+-- The workflow in a file: API-format JSON, or a PNG that ComfyUI saved. Reads the disk at once. nil, err when it
+-- cannot be read, or is something else than a workflow.
+function M.workflow.load(path)
+  if type(path) ~= "string" then error("workflow.load: a path expected, got " .. type(path), 2) end
+  local f, words = io.open(path, "rb")
+  if not f then return nil, fail("io", words) end
+  local bytes = f:read "a"
+  f:close()
+  if not bytes then return nil, fail("io", path .. " cannot be read") end
+  local w, err = core.workflow.from(bytes)
+  if not w then
+    err.message = path .. ": " .. err.message
+    return nil, err
+  end
+  return w
+end
+
+-- ---- HTTP and WebSocket ---------------------------------------------------------------------------------------
+
+M.http = {}
+
+-- One request: {method=, url=, body=, headers={Name=value}, timeout_ms=, parts={...}, insecure=}. Waits. Returns
+-- {status, body, content_type, headers} for any status, or nil, err (kind connection, timeout, tls, limit).
+function M.http.request(options)
+  local reply, err
+  reply = task.await(function(done)
+    local ok, e = core.http(options, done)
+    if not ok then err = e; done() end
+  end)
+  if err then return nil, err end
+  if reply.kind then return nil, fail(reply.kind, reply.message) end
+  reply.headers = {}
+  for name, value in reply.raw_headers:gmatch "([^\r\n:]+):%s*([^\r\n]*)" do reply.headers[name:lower()] = value end
+  reply.raw_headers = nil
+  return reply
+end
+
+M.ws = {}
+local Socket = {}
+Socket.__index = Socket
+
+-- Opens a WebSocket: {url=, headers=, timeout_ms=, max_message=}. Waits for the handshake. Returns a socket with
+-- receive(timeout_ms) -> data, is_binary; send(data, binary); close(code, reason). nil, err when it is refused.
+function M.ws.connect(options)
+  local s = setmetatable({ inbox = {}, head = 1, waiting = nil }, Socket)
+  local err
+  local ok = task.await(function(done)
+    local opened = false
+    local object, e = core.ws(options, function(what, data, number)
+      if what == "open" then
+        opened = true
+        done(true)
+      elseif what == "close" then
+        s.closed = { code = number, reason = data }
+        if not opened then err = fail("connection", data); done(false) end
+      else
+        s.inbox[#s.inbox + 1] = { data, what == "binary" }
+      end
+      if s.waiting then s.waiting() end
+    end)
+    if not object then err = e; done(false) end
+    s.object = object
+  end)
+  if not ok then return nil, err end
+  return s
+end
+
+-- The next message; nil, err when the socket was closed (kind "closed", code) or nothing came in time.
+function Socket:receive(timeout_ms)
+  while self.head > #self.inbox do
+    if self.closed then
+      local err = fail("closed", self.closed.reason)
+      err.code = self.closed.code
+      return nil, err
+    end
+    local _, why = task.await(function(done) self.waiting = done end, timeout_ms)
+    self.waiting = nil
+    if why == task.TIMEOUT then return nil, fail("timeout", "no message came in time") end
+  end
+  local m = self.inbox[self.head]
+  self.inbox[self.head] = nil
+  self.head = self.head + 1
+  if self.head > #self.inbox then self.inbox, self.head = {}, 1 end
+  return m[1], m[2]
+end
+
+function Socket:send(data, binary) return self.object:send(data, binary) end
+function Socket:close(code, reason) self.object:close(code, reason) end
+Socket.__close = function(s) s.object:close() end
+
+-- ---- clients -------------------------------------------------------------------------------------------------------
+
+local Client = core.methods "moonpool.client"
+
+local function call(client, method, path, body, options)
+  local o = client:_access()
+  local headers = {}
+  for _, line in ipairs(o.header_lines or {}) do
+    local name, value = line:match "^([^:]+):%s*(.*)$"
+    headers[name] = value
+  end
+  local reply, err = M.http.request {
+    method = method, url = client.url .. path, body = body, headers = headers, userpwd = o.userpwd, ca_file = o.ca_file, insecure = o.insecure,
+    parts = options and options.parts, timeout_ms = options and options.timeout_ms, max_body = options and options.max_body,
+  }
+  if not reply then
+    err.client = client.name
+    return nil, err
+  end
+  return reply
+end
+
+local function ask(client, method, path, body)
+  local reply, err = call(client, method, path, body)
+  if not reply then return nil, err end
+  if reply.status ~= 200 then
+    return nil, fail("server", ("%s %s was answered with status %d"):format(method, path, reply.status), client.name)
+  end
+  if reply.body == "" then return true end
+  local value, e = core.json.decode(reply.body)
+  if value == nil and e then return nil, fail("server", path .. ": " .. e.message, client.name) end
+  return value
+end
+
+-- Any request on this client's server. Waits; returns the reply as http.request does.
+function Client:get(path) return call(self, "GET", path) end
+function Client:post(path, body)
+  return call(self, "POST", path, type(body) == "table" and core.json.encode(body) or body or "")
+end
+-- Each waits and returns the decoded JSON, or nil, err.
+function Client:system_stats() return ask(self, "GET", "/system_stats") end
+function Client:queue() return ask(self, "GET", "/queue") end
+function Client:history(id) return ask(self, "GET", id and "/history/" .. core.url_encode(id) or "/history") end
+function Client:object_info(class) return ask(self, "GET", class and "/object_info/" .. core.url_encode(class) or "/object_info") end
+function Client:free(what)
+  return ask(self, "POST", "/free", core.json.encode(what or { unload_models = true, free_memory = true }))
+end
+-- Stops the prompt if it runs there. Servers before 0.3.57 ignore the id and stop whatever runs.
+function Client:interrupt(prompt_id) return ask(self, "POST", "/interrupt", core.json.encode { prompt_id = prompt_id }) end
+-- Puts a file into the server's input folder: {name=, data= or path=, subfolder=, type=, overwrite=}. Waits. Returns
+-- the name to use in LoadImage (the server's choice), and its whole answer.
+function Client:upload(o)
+  local data = o.data
+  if not data then
+    local f, words = io.open(o.path, "rb")
+    if not f then return nil, fail("io", words) end
+    data = f:read "a"
+    f:close()
+  end
+  local name = o.name or o.path:match "[^/\\]+$"
+  local parts = { { name = "image", filename = name, data = data, type = "application/octet-stream" } }
+  for _, k in ipairs { "subfolder", "type" } do
+    if o[k] then parts[#parts + 1] = { name = k, data = o[k] } end
+  end
+  if o.overwrite then parts[#parts + 1] = { name = "overwrite", data = "true" } end
+  local reply, err = call(self, "POST", "/upload/image", nil, { parts = parts })
+  if not reply then return nil, err end
+  if reply.status ~= 200 then return nil, fail("server", "the upload was answered with status " .. reply.status, self.name) end
+  local answer = core.json.decode(reply.body)
+  if type(answer) ~= "table" or not answer.name then return nil, fail("server", "the upload was answered with something else than a name", self.name) end
+  local sub = answer.subfolder
+  return (sub and sub ~= "") and sub .. "/" .. answer.name or answer.name, answer
+end
+
+-- ---- results ---------------------------------------------------------------------------------------------------------
+
+local Result = {}
+
+local function view_path(file)
+  return "/view?filename=" .. core.url_encode(file.filename) .. "&subfolder=" .. core.url_encode(file.subfolder or "") .. "&type=" .. core.url_encode(file.type or "output")
+end
+
+-- Every file among the outputs, in the order of node ids and positions.
+local function files_of(job)
+  local list, nodes = {}, {}
+  local outputs, url = job.raw_outputs, job.client_url
+  for node in pairs(outputs) do nodes[#nodes + 1] = node end
+  table.sort(nodes)
+  for _, node in ipairs(nodes) do
+    local kinds = {}
+    if type(outputs[node]) == "table" then
+      for kind in pairs(outputs[node]) do kinds[#kinds + 1] = kind end
+    end
+    table.sort(kinds)
+    for _, kind in ipairs(kinds) do
+      local items = outputs[node][kind]
+      for _, item in ipairs(type(items) == "table" and items or {}) do
+        if type(item) == "table" and type(item.filename) == "string" then
+          list[#list + 1] = { filename = item.filename, subfolder = item.subfolder, type = item.type, node = node, kind = kind, url = url .. view_path(item) }
+        end
+      end
+    end
+  end
+  return list
+end
+
+local lazy = {
+  outputs = function(job)
+    local outputs = job.raw_outputs
+    for alias, node in pairs(job.aliases) do outputs[alias] = outputs[node] end
+    return outputs
+  end,
+  files = files_of,
+  images = function(job)
+    local images = {}
+    for _, f in ipairs(files_of(job)) do
+      if f.kind == "images" then images[#images + 1] = f end
+    end
+    return images
+  end,
+  profile = function(job) return job.profile end,
+  workflow = function(job) return job.sent end,
+  auto_seeds = function(job) return job.auto_seeds end,
+  metadata = function(job) return job.metadata end,
+}
+
+function Result:__index(k)
+  local method = rawget(Result, k)
+  if method ~= nil then return method end
+  local make = lazy[k]
+  if not make then return nil end
+  local job = rawget(self, "job")
+  local value = job and make(job)
+  rawset(self, k, value)
+  return value
+end
+
+local function result_of(job)
+  local st = job.pool:_state()
+  local r = setmetatable({
+    status = job.status, job_id = job.id, prompt_id = job.prompt_id, client = job.client, error = job.error, attempts = job.attempts, job = job,
+  }, Result)
+  if r.status == "completed" then r.error = nil end
+  st.live[r] = true
+  return r
+end
+
+-- A file name without anything that could leave the folder or hide.
+local function safe(name)
+  name = name:gsub("[%c/\\:]", "_"):gsub("^%.+", "_")
+  return name == "" and "_" or name
+end
+
+-- Bytes of one output file ({filename, subfolder, type} or an entry of result.files). Waits. nil, err.
+function Result:fetch(file)
+  local job = self.job
+  local client = job.pool:client(job.client_url)
+  if not client then return nil, fail("gone", "the client that made it is no longer in the pool", self.client) end
+  local began = core.now()
+  local reply, err = call(client, "GET", view_path(file))
+  job.pool:_transfer(job:_key(), core.now() - began)
+  if not reply then return nil, err end
+  if reply.status ~= 200 then return nil, fail("server", ("%s: status %d"):format(file.filename, reply.status), self.client) end
+  return reply.body
+end
+
+-- Fetches every output file into `dir` (made when it is not there), each written beside its place and renamed.
+-- options.pattern: the name, from {job}, {node}, {client}, {filename}, {name}, {ext}, {index}; default
+-- "{job}_{filename}", because servers number their files each for itself. Waits. Returns the paths, or nil, err.
+function Result:save(dir, options)
+  local pattern = options and options.pattern or "{job}_{filename}"
+  local paths = {}
+  for i, file in ipairs(self.files) do
+    local bytes, err = self:fetch(file)
+    if not bytes then return nil, err end
+    local base = safe(file.filename)
+    local fields = {
+      job = self.job_id, node = safe(file.node), client = safe(self.client or ""), filename = base, name = base:match "^(.*)%.[^.]*$" or base,
+      ext = base:match "%.([^.]*)$" or "", index = tostring(i),
+    }
+    local path = dir:gsub("/*$", "") .. "/" .. safe((pattern:gsub("{(%w+)}", fields)))
+    local words = task.await(function(done) core.write_file(path, bytes, done) end)
+    if words then return nil, fail("io", path .. ": " .. words) end
+    paths[#paths + 1] = path
+  end
+  return paths
+end
+
+-- ---- the pool --------------------------------------------------------------------------------------------------------
+
+local Pool = core.methods "moonpool.pool"
+local ends = { ["job:completed"] = true, ["job:failed"] = true, ["job:canceled"] = true }
+local open_pools = setmetatable({}, { __mode = "k" })
+
+local function each(list, ...)
+  if not list then return end
+  for _, fn in ipairs({ table.unpack(list) }) do          -- a copy: listeners may leave while they are called
+    local ok, words = xpcall(fn, debug.traceback, ...)
+    if not ok then core.log("error", "listener: " .. tostring(words)) end
+  end
+end
+
+local function payload(pool, name, id, serial, node, value, max, overall, data, format, delay)
+  local p = { name = name }
+  local client = serial ~= 0 and pool:_client(serial)
+  if client then p.client, p.client_url = client.name, client.url end
+  if id ~= 0 then p.job_id = ("%x"):format(id) end
+  if name == "job:progress" then
+    p.node, p.value, p.max, p.overall = node, value, max, overall
+  elseif name == "job:preview" then
+    p.node, p.image, p.format = node, data, format
+  elseif name == "job:output" then
+    p.node, p.output = node, core.json.decode(data)
+  elseif name == "job:retrying" then
+    p.delay_ms, p.error, p.will_retry = delay, data, true
+  elseif name == "job:accepted" then
+    p.prompt_id = data
+  elseif name == "client:state" then
+    p.state, p.problem = client and client.state or "removed", data ~= "" and data or nil
+  elseif name == "client:message" then
+    p.event_type, p.event_data = node, core.json.decode(data)
+  elseif data ~= "" then
+    p.error = data
+  end
+  return p
+end
+
+local function handler(pool, name, id, serial, ...)
+  local st = pool:_state()
+  local short = name:match ":(.*)$"
+  local of_job = st.jobs[id]
+  local list, mine = st.on[name], of_job and of_job[short]
+  local typed = name == "client:message" and (...)
+  if list or mine or (typed and st.on["client:" .. typed]) or core.host_event() then
+    local p = payload(pool, name, id, serial, ...)
+    each(mine, p)
+    each(list, p)
+    if typed then each(st.on["client:" .. typed], p) end
+    if core.host_event() and name ~= "job:preview" then core.host_event(name, core.json.encode(p)) end
+  end
+  if ends[name] then
+    local waiting = st.waiters[id]
+    st.waiters[id], st.jobs[id] = nil, nil
+    for _, wake in ipairs(waiting or {}) do wake(true) end
+  end
+  if ends[name] or name == "client:state" then
+    local any = st.any
+    st.any = {}
+    for _, wake in ipairs(any) do wake(true) end
+  end
+end
+
+local optional = { "job:queued", "job:accepted", "job:started", "job:progress", "job:preview", "job:output", "job:retrying", "client:blocked_workflow", "client:message" }
+
+local function want(pool)
+  local st, names = pool:_state(), {}
+  for _, name in ipairs(optional) do
+    local short = name:match ":(.*)$"
+    names[name] = st.on[name] ~= nil or st.wanted[short] or core.host_event() and name ~= "job:preview" and name ~= "client:message" or nil
+  end
+  for name in pairs(st.on) do
+    if name:find "^client:" then names["client:message"] = true end
+  end
+  pool:_want(names)
+end
+
+-- A pool. Options: the table in the README. Raises on wrong options and on policies that do not load.
+function M.pool(options)
+  local pool = core.pool(options)
+  local st = pool:_state()
+  st.on, st.jobs, st.waiters, st.any, st.wanted = {}, {}, {}, {}, {}
+  st.live = setmetatable({}, { __mode = "k" })
+  pool:_handler(handler)
+  open_pools[pool] = true
+  want(pool)
+  return pool
+end
+
+-- Waits until every client's first connection attempt is decided. true when at least one is online; else nil, err
+-- that names what is wrong where. Those that failed go on trying.
+function Pool:init()
+  local st = self:_state()
+  while true do
+    local undecided, online, words = 0, 0, {}
+    for _, c in ipairs(self:clients()) do
+      if c.online then online = online + 1
+      elseif not c.tried then undecided = undecided + 1
+      else words[#words + 1] = c.url .. ": " .. (c.problem or "not connected") end
+    end
+    if undecided == 0 then
+      if online > 0 then return true end
+      return nil, fail("no_clients", #words > 0 and "no client could be reached: " .. table.concat(words, "; ") or "the pool has no clients")
+    end
+    task.await(function(done) st.any[#st.any + 1] = done end)
+  end
+end
+
+-- The client with this URL or name, or nil.
+function Pool:client(url)
+  for _, c in ipairs(self:clients()) do
+    if c.url == url or c.name == url then return c end
+  end
+end
+
+function Pool:idle_clients()
+  local idle = {}
+  for _, c in ipairs(self:clients()) do
+    if c.state == "idle" then idle[#idle + 1] = c end
+  end
+  return idle
+end
+
+function Pool:has_clients_for(workflow) return #self:clients_for(workflow) > 0 end
+
+-- Takes a client out, by object, URL or name. What it held goes elsewhere. false when it is not there.
+function Pool:remove_client(which)
+  local c = type(which) == "string" and self:client(which) or which
+  if type(c) == "string" or c == nil then return false end
+  return c:remove()
+end
+
+-- A job for the workflow as it is now (later changes to it do not count). Does not wait: sending starts with the
+-- loop. nil, err when the queue is full, a policy refuses it or the pool is closing. Options: README.
+function Pool:submit(workflow, options)
+  return self:_submit(workflow, options)
+end
+
+-- Calls fn(payload) at every event of that name ("job:completed", "client:state", "client:executing", ...).
+function Pool:on(name, fn)
+  if type(fn) ~= "function" then error("pool:on: a function expected, got " .. type(fn), 2) end
+  local st = self:_state()
+  st.on[name] = st.on[name] or {}
+  table.insert(st.on[name], fn)
+  want(self)
+  return self
+end
+
+function Pool:off(name, fn)
+  local st = self:_state()
+  for i = #(st.on[name] or {}), 1, -1 do
+    if fn == nil or st.on[name][i] == fn then table.remove(st.on[name], i) end
+  end
+  if st.on[name] and #st.on[name] == 0 then st.on[name] = nil end
+  want(self)
+  return self
+end
+
+function Pool:emit(name, value) each(self:_state().on[name], value) end
+
+-- Iterates over the results of all jobs as they end, each once, also those that ended before; ends when nothing is
+-- unfinished or undelivered. Waits in between.
+function Pool:results()
+  return function()
+    while true do
+      if self:_closed() then return nil end
+      local job = self:_undelivered()
+      if job then
+        local r = result_of(job)
+        job:_delivered()
+        return r
+      end
+      if self:stats().unfinished == 0 then return nil end
+      local st = self:_state()
+      task.await(function(done) st.any[#st.any + 1] = done end)
+    end
+  end
+end
+
+local function settle(self)
+  for r in pairs(self:_state().live) do                    -- results outlive the pool
+    if r.job then
+      for k in pairs(lazy) do local _ = r[k] end
+    end
+  end
+end
+
+-- Stops taking jobs. drain: those there are finished first; else they are canceled, and what is on servers is
+-- deleted or interrupted. Waits at most timeout_ms (drain: no bound unless given; else 2000). Then closes the pool.
+function Pool:shutdown(options)
+  if self:_closed() then return end
+  local drain = options and options.drain or false
+  local timeout = options and options.timeout_ms or not drain and 2000 or nil
+  local began = core.now()
+  self:_stop(drain)
+  if not core.in_callback() then
+    while not self:_quiet() and not (timeout and core.now() - began >= timeout) do task.sleep(5) end
+  end
+  settle(self)
+  self:_free()
+  open_pools[self] = nil
+end
+
+core.metatable("moonpool.pool").__close = function(pool) pool:shutdown() end
+
+-- All pools that are open; for the interpreter's signal handling.
+function M.pools()
+  local list = {}
+  for p in pairs(open_pools) do
+    if not p:_closed() then list[#list + 1] = p end
+  end
+  return list
+end
+
+-- ---- jobs ---------------------------------------------------------------------------------------------------------------
+
+local Job = core.methods "moonpool.job"
+
+-- Waits for the end and returns the result. With timeout_ms: nil, err{kind="timeout"} when it has not ended by then;
+-- the job goes on.
+function Job:wait(timeout_ms)
+  if timeout_ms ~= nil and type(timeout_ms) ~= "number" then error("job:wait: milliseconds expected, got " .. type(timeout_ms), 2) end
+  if not self.ended then
+    local st, key = self.pool:_state(), self:_key()
+    local _, why = task.await(function(done)
+      st.waiters[key] = st.waiters[key] or {}
+      table.insert(st.waiters[key], done)
+    end, timeout_ms)
+    if why == task.TIMEOUT then return nil, fail("timeout", "the job has not ended yet (" .. self.status .. ")") end
+  end
+  local r = result_of(self)
+  self:_delivered()
+  return r
+end
+
+-- The result if the job has ended, else nil. Does not wait.
+function Job:result() return self.ended and result_of(self) or nil end
+
+-- Calls fn(payload) at this job's events: "progress", "preview", "output", "accepted", "started", "retrying",
+-- "completed", "failed", "canceled".
+function Job:on(name, fn)
+  if type(fn) ~= "function" then error("job:on: a function expected, got " .. type(fn), 2) end
+  local pool, key = self.pool, self:_key()
+  local st = pool:_state()
+  if self.ended then return self end
+  st.jobs[key] = st.jobs[key] or {}
+  st.jobs[key][name] = st.jobs[key][name] or {}
+  table.insert(st.jobs[key][name], fn)
+  if not st.wanted[name] then
+    st.wanted[name] = true
+    want(pool)
+  end
+  return self
+end
+
+-- ---- the rest -------------------------------------------------------------------------------------------------------------
+
+-- A simulated server on a real port of 127.0.0.1. Options: README. nil, err when the port cannot be had.
+M.sim = core.sim
+M.step = core.step
+M.report = require "moonpool.report"
+
+return M

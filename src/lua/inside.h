@@ -1,0 +1,83 @@
+/* lua/inside.h -- floor 7, lua: shared by the bindings only.
+ * One context per Lua state: the loop, and what to call after each turn. C never yields; lua/moonpool/task.lua waits. */
+#ifndef MP_LUA_INSIDE_H
+#define MP_LUA_INSIDE_H
+#include "base/log.h"
+#include "net/loop.h"
+#include "pool/pool.h"
+#include "wire/wire.h"
+#include <lauxlib.h>
+#include <lua.h>
+#include <lualib.h>
+
+typedef struct l_pool l_pool;
+
+typedef struct l_ctx {
+    mp_loop *loop;
+    lua_State *L;                                    /* the main thread: callbacks run here */
+    int turn;                                        /* registry: called after each step */
+    int closing;                                     /* the state is being closed: no more callbacks into Lua */
+    int callbacks;                                   /* depth of callbacks running: nothing may wait there */
+    void (*log)(void *ud, int level, const char *line);          /* a host's; NULL: stderr */
+    void *log_ud;
+} l_ctx;
+
+struct l_pool {
+    l_ctx *ctx;
+    mp_pool *pool;                                   /* NULL: closed */
+    mp_wire *wire;
+    struct l_policy *policy;
+    mp_policy hooks;
+    mp_log log;
+    int handler;                                     /* registry: called with every event */
+    uint64_t next_name;
+};
+
+l_ctx *l_context(lua_State *L);                      /* made when first asked for */
+mp_loop *l_loop(lua_State *L);                       /* raises when there is none to be had */
+void l_write_log(l_ctx *c, int level, const char *line);
+
+/* l_call.c: the function and nargs arguments are on the stack; 0, or the error with traceback was logged. */
+int l_pcall(lua_State *L, int nargs, int nresults, const char *what);
+int l_traceback(lua_State *L);
+
+/* l_opt.c: option tables. Each raises with the option's name. */
+typedef enum { OPT_INT, OPT_NUMBER, OPT_MS, OPT_BOOL, OPT_TEXT, OPT_ANY } opt_kind;
+typedef struct { const char *name; opt_kind kind; size_t at; double lo, hi; } opt;   /* at: offset into the struct, or NO_PLACE */
+#define NO_PLACE ((size_t)-1)
+/* Fills `to` from the table at `t` (nil: nothing). OPT_INT int, OPT_NUMBER double, OPT_MS mp_time, OPT_BOOL int, OPT_TEXT const char* (anchored by the table). */
+void l_options(lua_State *L, int t, const opt *opts, void *to, const char *what);
+int l_fail(lua_State *L, int code, const char *message, const char *client);         /* pushes nil, err; 2 */
+int l_fail_kind(lua_State *L, const char *kind, const char *message, const char *client);
+
+/* values */
+void l_push_json(lua_State *L, const mp_json *j);
+void l_push_json_text(lua_State *L, const char *text, size_t n);                     /* nil when it is none */
+void l_to_json(lua_State *L, int i, mp_buf *b, const char *what);                    /* raises for what JSON cannot hold */
+mp_workflow *l_check_workflow(lua_State *L, int i);
+mp_workflow *l_test_workflow(lua_State *L, int i);
+void l_push_workflow(lua_State *L, mp_workflow *w);                                  /* takes the reference */
+void l_push_profile(lua_State *L, const mp_profile *p, mp_time epoch);
+void l_push_job(lua_State *L, l_pool *lp, uint64_t id, int pin);
+void l_push_client(lua_State *L, l_pool *lp, const mp_client *c);
+l_pool *l_check_pool(lua_State *L, int i);
+
+/* modules */
+int l_open_core(lua_State *L);
+void l_open_json(lua_State *L);
+void l_open_workflow(lua_State *L);
+void l_open_pool(lua_State *L);
+void l_open_job(lua_State *L);
+void l_open_sim(lua_State *L);
+void l_open_net(lua_State *L);
+void l_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta);
+
+/* l_policy.c */
+struct l_policy *l_policy_new(lua_State *L, int i, l_pool *lp, uint64_t seed);       /* raises when it cannot be loaded */
+void l_policy_free(struct l_policy *p);
+void l_policy_hooks(struct l_policy *p, mp_policy *hooks);
+
+typedef struct l_embedded { const char *name; const char *text; size_t n; } l_embedded;
+extern const l_embedded l_embedded_files[];          /* NULL-ended; generated from lua/ */
+const l_embedded *l_find_embedded(const char *name);
+#endif

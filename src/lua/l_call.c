@@ -1,0 +1,48 @@
+/* lua/l_call.c -- floor 7, lua: the one way into Lua, protected and with a traceback; and what all classes share. */
+#include "lua/inside.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+int l_traceback(lua_State *L) {
+    const char *words = lua_tostring(L, 1);
+    if (!words && !luaL_callmeta(L, 1, "__tostring")) lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
+    if (words && lua_type(L, 1) != LUA_TSTRING) lua_pushvalue(L, 1);
+    luaL_traceback(L, L, lua_tostring(L, words ? 1 : -1), 1);
+    return 1;
+}
+
+void l_write_log(l_ctx *c, int level, const char *line) {
+    if (c->log) c->log(c->log_ud, level, line);
+    else fprintf(stderr, "moonpool: %s: %s\n", mp_log_name(level), line);
+}
+
+int l_pcall(lua_State *L, int nargs, int nresults, const char *what) {
+    int base = lua_gettop(L) - nargs;
+    l_ctx *c = l_context(L);
+    if (c->closing) {
+        lua_settop(L, base - 1);
+        return LUA_ERRRUN;
+    }
+    lua_pushcfunction(L, l_traceback);
+    lua_insert(L, base);
+    c->callbacks++;
+    int rc = lua_pcall(L, nargs, nresults, base);
+    c->callbacks--;
+    lua_remove(L, base);
+    if (rc == LUA_OK) return 0;
+    const char *words = lua_tostring(L, -1);
+    char *line = mp_format("%s: %s", what, words ? words : "an error without words");
+    l_write_log(c, MP_LOG_ERROR, line);
+    free(line);
+    lua_pop(L, 1);
+    return rc;
+}
+
+void l_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta) {
+    luaL_newmetatable(L, name);
+    luaL_setfuncs(L, meta, 0);
+    lua_newtable(L);
+    luaL_setfuncs(L, methods, 0);
+    lua_setfield(L, -2, "methods");                  /* init.lua adds the ones that wait */
+    lua_pop(L, 1);
+}

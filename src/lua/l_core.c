@@ -1,0 +1,329 @@
+/* lua/l_core.c -- floor 7, lua: the module's C half, its context, and the C API of moonpool.h. */
+#include "lua/inside.h"
+#include "moonpool.h"
+#include <signal.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define CONTEXT "moonpool.context"
+
+struct moonpool {                                    /* also the context's userdata */
+    l_ctx c;
+    int own;                                         /* made by moonpool_open */
+    moonpool_event on_event;
+    void *event_ud;
+};
+
+static int context_gc(lua_State *L) {
+    moonpool *m = luaL_checkudata(L, 1, CONTEXT);
+    m->c.closing = 1;
+    mp_loop_free(m->c.loop);
+    m->c.loop = NULL;
+    return 0;
+}
+
+l_ctx *l_context(lua_State *L) {
+    if (lua_getfield(L, LUA_REGISTRYINDEX, CONTEXT ".at") == LUA_TUSERDATA) {
+        moonpool *m = lua_touserdata(L, -1);
+        lua_pop(L, 1);
+        return &m->c;
+    }
+    lua_pop(L, 1);
+    moonpool *m = lua_newuserdatauv(L, sizeof *m, 0);
+    memset(m, 0, sizeof *m);
+    m->c.turn = LUA_NOREF;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+    m->c.L = lua_tothread(L, -1);                    /* the main thread, not whoever happened to load us */
+    lua_pop(L, 1);
+    luaL_newmetatable(L, CONTEXT);
+    lua_pushcfunction(L, context_gc);
+    lua_setfield(L, -2, "__gc");
+    lua_setmetatable(L, -2);
+    lua_setfield(L, LUA_REGISTRYINDEX, CONTEXT ".at");
+    return &m->c;
+}
+
+mp_loop *l_loop(lua_State *L) {
+    l_ctx *c = l_context(L);
+    mp_err e = { 0 };
+    if (!c->loop && !c->closing && !(c->loop = mp_loop_new(&e))) luaL_error(L, "moonpool: %s", e.msg);
+    return c->loop;
+}
+
+/* ---- signals: only for the interpreter, which asks for them ---------------------------------------------------------- */
+
+static volatile sig_atomic_t signals;
+static mp_loop *signal_loop;
+
+static void on_signal(int number) {
+    if (signals++) _exit(128 + number);              /* the second one leaves at once */
+    if (signal_loop) mp_loop_wake(signal_loop);
+}
+
+static int core_catch_signals(lua_State *L) {
+    struct sigaction a;
+    memset(&a, 0, sizeof a);
+    a.sa_handler = on_signal;
+    signal_loop = l_loop(L);
+    sigaction(SIGINT, &a, NULL);
+    sigaction(SIGTERM, &a, NULL);
+    return 0;
+}
+
+/* Whether a signal came; it is told once. */
+static int core_interrupted(lua_State *L) {
+    static int told;
+    int yes = signals && !told;
+    if (yes) told = 1;
+    lua_pushboolean(L, yes);
+    return 1;
+}
+
+/* ---- steps -------------------------------------------------------------------------------------------------------------- */
+
+static int step(l_ctx *c, int wait_ms) {
+    if (!c->loop) return 0;
+    int rc = mp_loop_step(c->loop, wait_ms);
+    if (rc == 0 && c->turn != LUA_NOREF && lua_checkstack(c->L, 4)) {
+        lua_rawgeti(c->L, LUA_REGISTRYINDEX, c->turn);
+        c->callbacks--;                              /* tasks are resumed here: they may wait */
+        l_pcall(c->L, 0, 0, "tasks");
+        c->callbacks++;
+    }
+    return rc;
+}
+
+/* step(wait_ms): raises inside a step or a callback. */
+static int core_step(lua_State *L) {
+    l_ctx *c = l_context(L);
+    l_loop(L);
+    if (c->callbacks > 0) return luaL_error(L, "a step inside a step: callbacks and hooks may not wait (use moonpool.spawn)");
+    if (step(c, (int)luaL_optinteger(L, 1, 0)) == MP_EBUSY) return luaL_error(L, "a step inside a step: callbacks and hooks may not wait (use moonpool.spawn)");
+    return 0;
+}
+
+static int core_wake(lua_State *L) { mp_loop_wake(l_loop(L)); return 0; }
+
+static int core_on_turn(lua_State *L) {
+    l_ctx *c = l_context(L);
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    luaL_unref(L, LUA_REGISTRYINDEX, c->turn);
+    lua_settop(L, 1);
+    c->turn = luaL_ref(L, LUA_REGISTRYINDEX);
+    return 0;
+}
+
+static int core_in_callback(lua_State *L) { lua_pushboolean(L, l_context(L)->callbacks > 0); return 1; }
+
+static int core_now(lua_State *L) {
+    lua_pushnumber(L, (double)mp_loop_now(l_loop(L)) / 1000);
+    return 1;
+}
+
+static int core_wall(lua_State *L) {
+    mp_loop *l = l_loop(L);
+    lua_pushnumber(L, (double)(mp_loop_now(l) + mp_loop_epoch(l)) / 1000);
+    return 1;
+}
+
+static int core_fd(lua_State *L) { lua_pushinteger(L, mp_loop_fd(l_loop(L))); return 1; }
+static int core_timeout(lua_State *L) { lua_pushinteger(L, mp_loop_timeout_ms(l_loop(L))); return 1; }
+
+static int core_log(lua_State *L) {
+    int level = mp_log_level(luaL_checkstring(L, 1));
+    luaL_argcheck(L, level >= 0, 1, "debug, info, warn or error expected");
+    l_write_log(l_context(L), level, luaL_checkstring(L, 2));
+    return 0;
+}
+
+/* host_event(name, json): for moonpool_on_event; false when nobody listens */
+static int core_host_event(lua_State *L) {
+    moonpool *m = (moonpool *)l_context(L);
+    if (lua_gettop(L) == 0) { lua_pushboolean(L, m->on_event != NULL); return 1; }
+    if (m->on_event) m->on_event(m->event_ud, luaL_checkstring(L, 1), luaL_checkstring(L, 2));
+    return 0;
+}
+
+static int core_url(lua_State *L) {
+    size_t n;
+    const char *z = luaL_checklstring(L, 1, &n);
+    mp_buf b = { 0 };
+    mp_buf_url(&b, mp_str_make(z, n));
+    lua_pushlstring(L, b.p ? b.p : "", b.n);
+    mp_buf_free(&b);
+    return 1;
+}
+
+static int core_isatty(lua_State *L) { lua_pushboolean(L, isatty((int)luaL_checkinteger(L, 1))); return 1; }
+static int core_cpu(lua_State *L) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    lua_pushnumber(L, (double)t.tv_sec * 1000 + (double)t.tv_nsec / 1e6);
+    return 1;
+}
+
+/* methods(class): the method table of a C class, for init.lua to add what waits */
+static int core_methods(lua_State *L) {
+    luaL_getmetatable(L, luaL_checkstring(L, 1));
+    lua_getfield(L, -1, "methods");
+    return 1;
+}
+
+static int core_metatable(lua_State *L) { luaL_getmetatable(L, luaL_checkstring(L, 1)); return 1; }
+
+const l_embedded *l_find_embedded(const char *name) {
+    for (const l_embedded *e = l_embedded_files; e->name; e++)
+        if (strcmp(e->name, name) == 0) return e;
+    return NULL;
+}
+
+/* source(name): text of an embedded module or nil */
+static int core_source(lua_State *L) {
+    const l_embedded *e = l_find_embedded(luaL_checkstring(L, 1));
+    if (!e) return 0;
+    lua_pushlstring(L, e->text, e->n);
+    return 1;
+}
+
+static int error_text(lua_State *L) {
+    lua_getfield(L, 1, "kind");
+    lua_getfield(L, 1, "message");
+    lua_pushfstring(L, "%s: %s", luaL_optstring(L, -2, "error"), luaL_optstring(L, -1, ""));
+    return 1;
+}
+
+int l_open_core(lua_State *L) {
+    static const luaL_Reg functions[] = {
+        { "step", core_step }, { "wake", core_wake }, { "on_turn", core_on_turn }, { "in_callback", core_in_callback }, { "now", core_now }, { "wall", core_wall }, { "fd", core_fd },
+        { "next_timeout_ms", core_timeout }, { "log", core_log }, { "host_event", core_host_event }, { "url_encode", core_url }, { "isatty", core_isatty },
+        { "cpu_ms", core_cpu }, { "methods", core_methods }, { "metatable", core_metatable }, { "source", core_source }, { "catch_signals", core_catch_signals },
+        { "interrupted", core_interrupted }, { NULL, NULL }
+    };
+    l_context(L);
+    luaL_newmetatable(L, "moonpool.error");
+    lua_pushcfunction(L, error_text);
+    lua_setfield(L, -2, "__tostring");
+    lua_pop(L, 1);
+    luaL_newlib(L, functions);
+    l_open_json(L);
+    l_open_workflow(L);
+    l_open_job(L);
+    l_open_pool(L);
+    l_open_sim(L);
+    l_open_net(L);
+    return 1;
+}
+
+/* Loads an embedded module; MOONPOOL_LUA names a folder whose files stand before the embedded ones. */
+static int load_embedded(lua_State *L) {
+    const char *name = lua_tostring(L, lua_upvalueindex(1)), *folder = getenv("MOONPOOL_LUA");
+    if (folder) {
+        char *file = mp_strdup(name), *path;
+        for (char *p = file; *p; p++) if (*p == '.') *p = '/';
+        path = mp_format("%s/%s%s.lua", folder, file, strcmp(name, "moonpool") == 0 ? "/init" : "");
+        int rc = luaL_loadfilex(L, path, "t");
+        free(file);
+        free(path);
+        if (rc == LUA_OK) { lua_pushstring(L, name); lua_call(L, 1, 1); return 1; }
+        if (rc != LUA_ERRFILE) return lua_error(L);
+        lua_pop(L, 1);
+    }
+    const l_embedded *e = l_find_embedded(name);
+    lua_pushfstring(L, "=%s", name);
+    if (luaL_loadbufferx(L, e->text, e->n, lua_tostring(L, -1), "t") != LUA_OK) return lua_error(L);
+    lua_pushstring(L, name);
+    lua_call(L, 1, 1);
+    return 1;
+}
+
+int luaopen_moonpool(lua_State *L) {
+    luaL_checkversion(L);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+    for (const l_embedded *e = l_embedded_files; e->name; e++) {
+        lua_pushstring(L, e->name);
+        lua_pushcclosure(L, load_embedded, 1);
+        lua_setfield(L, -2, e->name);
+    }
+    lua_pushcfunction(L, l_open_core);
+    lua_setfield(L, -2, "moonpool.core");
+    lua_pop(L, 1);
+    lua_pushstring(L, "moonpool");
+    lua_pushcclosure(L, load_embedded, 1);
+    lua_call(L, 0, 1);
+    return 1;
+}
+
+/* ---- moonpool.h ------------------------------------------------------------------------------------------------------------ */
+
+static int protected_open(lua_State *L) {
+    luaL_openlibs(L);
+    luaL_requiref(L, "moonpool", luaopen_moonpool, 1);
+    l_loop(L);
+    return 0;
+}
+
+moonpool *moonpool_open(moonpool_log log, void *ud) {
+    lua_State *L = luaL_newstate();
+    if (!L) return NULL;
+    lua_pushcfunction(L, protected_open);
+    if (lua_pcall(L, 0, 0, 0) != LUA_OK) {
+        if (log) log(ud, MP_LOG_ERROR, lua_tostring(L, -1));
+        lua_close(L);
+        return NULL;
+    }
+    moonpool *m = (moonpool *)l_context(L);
+    m->own = 1;
+    m->c.log = log;
+    m->c.log_ud = ud;
+    return m;
+}
+
+moonpool *moonpool_of(lua_State *L) {
+    int there = lua_getfield(L, LUA_REGISTRYINDEX, CONTEXT ".at") == LUA_TUSERDATA;
+    moonpool *m = there ? lua_touserdata(L, -1) : NULL;
+    lua_pop(L, 1);
+    return m;
+}
+
+int moonpool_run(moonpool *m, const char *source, const char *name) {
+    lua_State *L = m->c.L;
+    if (m->c.callbacks > 0) return MOONPOOL_EBUSY;
+    if (luaL_loadbufferx(L, source, strlen(source), name, "t") != LUA_OK) {
+        l_write_log(&m->c, MP_LOG_ERROR, lua_tostring(L, -1));
+        lua_pop(L, 1);
+        return MOONPOOL_ERROR;
+    }
+    m->c.callbacks--;                                /* a script may wait */
+    int rc = l_pcall(L, 0, 0, name);
+    m->c.callbacks++;
+    return rc ? MOONPOOL_ERROR : MOONPOOL_OK;
+}
+
+void moonpool_on_event(moonpool *m, moonpool_event fn, void *ud) {
+    m->on_event = fn;
+    m->event_ud = ud;
+}
+
+int moonpool_step(moonpool *m, int wait_ms) { return m->c.callbacks > 0 ? MOONPOOL_EBUSY : step(&m->c, wait_ms); }
+int moonpool_fd(const moonpool *m) { return m->c.loop ? mp_loop_fd(m->c.loop) : -1; }
+int moonpool_next_timeout_ms(const moonpool *m) { return m->c.loop ? mp_loop_timeout_ms(m->c.loop) : -1; }
+
+size_t moonpool_unfinished(const moonpool *m) {
+    lua_State *L = m->c.L;
+    size_t n = 0;
+    if (!lua_checkstack(L, 6)) return 0;
+    lua_getfield(L, LUA_REGISTRYINDEX, "moonpool.pools");
+    for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+        l_pool *lp = luaL_testudata(L, -1, "moonpool.pool");
+        mp_pool_stats s;
+        if (!lp || !lp->pool) continue;
+        mp_pool_get_stats(lp->pool, &s);
+        n += s.pending + s.assigned + s.running;
+    }
+    lua_pop(L, 1);
+    return n;
+}
+
+void moonpool_close(moonpool *m) {
+    if (m && m->own) lua_close(m->c.L);
+}

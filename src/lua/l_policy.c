@@ -1,0 +1,488 @@
+/* lua/l_policy.c -- floor 7, lua: routing, mutation and admission by scripts, which cannot take the pool down.
+ * A policy given by name or file runs in a Lua state of its own: allow-listed libraries, bounded strings and
+ * patterns, a memory limit in its allocator, an instruction budget per call. Inline functions run in the user's
+ * state under the instruction budget only; that cannot stop a long pattern match or a huge string.
+ * Whatever goes wrong is logged with its traceback, counted, and answered as "no opinion". */
+#include "lua/inside.h"
+#include <stdlib.h>
+#include <time.h>
+
+#define BUDGET 1000000                               /* VM instructions per call */
+#define MEMORY (64u << 20)
+#define FAULTS 10                                    /* after so many a policy is switched off */
+#define SUBJECT 65536                                /* bytes a pattern may be matched against */
+#define REPEATS 8                                    /* quantifiers in a pattern */
+
+enum { ADMIT, RANK, ROUTE, MUTATE, ON_FAILURE, HOOKS };
+static const char *const hook_names[HOOKS] = { "admit", "rank", "route", "mutate", "on_failure" };
+
+typedef struct entry {
+    char *name, *folder;                             /* folder: where require looks; NULL: nowhere */
+    lua_State *S;
+    int own, off, faults, refs[HOOKS];
+    size_t used;
+    l_pool *lp;
+} entry;
+
+struct l_policy { entry **e; size_t n, cap; l_pool *lp; };
+
+/* ---- limits ---------------------------------------------------------------------------------------------------- */
+
+static void *limited(void *ud, void *p, size_t old, size_t n) {
+    entry *e = ud;
+    if (!p) old = 0;
+    if (n > old && e->used + (n - old) > MEMORY) return NULL;
+    void *q = n ? realloc(p, n) : NULL;
+    if (!n) free(p);
+    if (q || !n) e->used = e->used - old + n;
+    return q;
+}
+
+/* Once over the budget every instruction raises, so that no pcall inside the policy can swallow it. */
+static void over_budget(lua_State *S, lua_Debug *d) {
+    (void)d;
+    lua_sethook(S, over_budget, LUA_MASKCOUNT, 1);
+    luaL_error(S, "the instruction budget of a hook (%d) is used up", BUDGET);
+}
+
+static int call(entry *e, int nargs, int nresults, const char *what) {
+    lua_State *S = e->S;
+    int base = lua_gettop(S) - nargs;
+    lua_pushcfunction(S, l_traceback);
+    lua_insert(S, base);
+    lua_sethook(S, over_budget, LUA_MASKCOUNT, BUDGET);
+    e->lp->ctx->callbacks++;                         /* nothing may wait in a hook */
+    int rc = lua_pcall(S, nargs, nresults, base);
+    e->lp->ctx->callbacks--;
+    lua_sethook(S, NULL, 0, 0);
+    lua_remove(S, base);
+    if (rc == LUA_OK) return 0;
+    const char *words = lua_tostring(S, -1);
+    e->faults++;
+    mp_logf(&e->lp->log, MP_LOG_ERROR, "policy %s: %s: %s%s", e->name, what, words ? words : "an error without words",
+            e->faults == FAULTS ? "\npolicy switched off: too many errors" : "");
+    if (e->faults >= FAULTS) e->off = 1;
+    lua_pop(S, 1);
+    return rc;
+}
+
+static void nonsense(entry *e, const char *hook, const char *wanted) {
+    mp_logf(&e->lp->log, MP_LOG_ERROR, "policy %s: %s returned nonsense (%s expected, got %s)", e->name, hook, wanted, luaL_typename(e->S, -1));
+    if (++e->faults >= FAULTS) e->off = 1;
+}
+
+/* ---- the sandbox ------------------------------------------------------------------------------------------------- */
+
+static entry *entry_of(lua_State *S) {
+    lua_getfield(S, LUA_REGISTRYINDEX, "moonpool.entry");
+    entry *e = lua_touserdata(S, -1);
+    lua_pop(S, 1);
+    return e;
+}
+
+static int s_rep(lua_State *S) {
+    size_t n, m = 0;
+    luaL_checklstring(S, 1, &n);
+    lua_Integer k = luaL_checkinteger(S, 2);
+    if (!lua_isnoneornil(S, 3)) luaL_checklstring(S, 3, &m);
+    if (k > 0 && (n + m) * (double)k > 1 << 20) return luaL_error(S, "string.rep: more than 1 MiB is not allowed in a policy");
+    lua_pushvalue(S, lua_upvalueindex(1));
+    lua_insert(S, 1);
+    lua_call(S, lua_gettop(S) - 1, 1);
+    return 1;
+}
+
+static int s_match(lua_State *S) {
+    size_t n, m;
+    luaL_checklstring(S, 1, &n);
+    const char *p = luaL_checklstring(S, 2, &m);
+    int repeats = 0;
+    for (size_t i = 0; i < m; i++)
+        if (p[i] == '%') i++;
+        else repeats += p[i] == '*' || p[i] == '+' || p[i] == '-' || p[i] == '?';
+    if (n > SUBJECT || repeats > REPEATS) return luaL_error(S, "in a policy a pattern has at most %d repetitions and a subject of %d bytes", REPEATS, SUBJECT);
+    lua_pushvalue(S, lua_upvalueindex(1));
+    lua_insert(S, 1);
+    lua_call(S, lua_gettop(S) - 1, LUA_MULTRET);
+    return lua_gettop(S);
+}
+
+static int s_log(lua_State *S) {
+    mp_logf(&entry_of(S)->lp->log, MP_LOG_INFO, "policy %s: %s", entry_of(S)->name, luaL_tolstring(S, 1, NULL));
+    return 0;
+}
+
+static int s_time(lua_State *S) {
+    entry *e = entry_of(S);
+    mp_time t = mp_loop_now(e->lp->ctx->loop) + mp_loop_epoch(e->lp->ctx->loop);
+    lua_pushinteger(S, (lua_Integer)(t / 1000000));
+    return 1;
+}
+
+static int s_clock(lua_State *S) {
+    lua_pushnumber(S, (double)mp_loop_now(entry_of(S)->lp->ctx->loop) / 1e6);
+    return 1;
+}
+
+static char *slurp(const char *path, size_t *n) {
+    FILE *f = fopen(path, "rb");
+    mp_buf b = { 0 };
+    if (!f) return NULL;
+    for (size_t got; b.n < (1u << 20) && (got = fread(mp_buf_room(&b, 16384), 1, 16384, f)) > 0;) b.n += got;
+    fclose(f);
+    return mp_buf_take(&b, n);
+}
+
+/* require "name": a module beside the policy's file, once. */
+static int s_require(lua_State *S) {
+    entry *e = entry_of(S);
+    const char *name = luaL_checkstring(S, 1);
+    lua_getfield(S, LUA_REGISTRYINDEX, "moonpool.loaded");
+    if (lua_getfield(S, -1, name) != LUA_TNIL) return 1;
+    lua_pop(S, 1);
+    if (!e->folder || strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") != strlen(name)) return luaL_error(S, "a policy may only require modules beside its file; '%s' is none", name);
+    char *path = mp_format("%s/%s.lua", e->folder, name), *text;
+    size_t n;
+    text = slurp(path, &n);
+    lua_pushfstring(S, "@%s", path);
+    free(path);
+    if (!text) return luaL_error(S, "no module '%s' beside the policy's file", name);
+    int rc = luaL_loadbufferx(S, text, n, lua_tostring(S, -1), "t");
+    free(text);
+    if (rc) return lua_error(S);
+    lua_call(S, 0, 1);
+    if (lua_isnil(S, -1)) { lua_pop(S, 1); lua_pushboolean(S, 1); }
+    lua_pushvalue(S, -1);
+    lua_setfield(S, 2, name);
+    return 1;
+}
+
+static void wrap(lua_State *S, const char *name, lua_CFunction f) {
+    lua_getfield(S, -1, name);
+    lua_pushcclosure(S, f, 1);
+    lua_setfield(S, -2, name);
+}
+
+static int open_sandbox(lua_State *S) {
+    static const char *const dropped[] = { "dofile", "loadfile", "load", "collectgarbage", "print", "warn" };
+    static const luaL_Reg os_functions[] = { { "time", s_time }, { "clock", s_clock }, { NULL, NULL } };
+    entry *e = lua_touserdata(S, 1);
+    lua_pushlightuserdata(S, e);
+    lua_setfield(S, LUA_REGISTRYINDEX, "moonpool.entry");
+    luaL_requiref(S, "_G", luaopen_base, 1);
+    luaL_requiref(S, "table", luaopen_table, 1);
+    luaL_requiref(S, "math", luaopen_math, 1);
+    luaL_requiref(S, "utf8", luaopen_utf8, 1);
+    luaL_requiref(S, "string", luaopen_string, 1);
+    wrap(S, "rep", s_rep);
+    wrap(S, "find", s_match);
+    wrap(S, "match", s_match);
+    wrap(S, "gmatch", s_match);
+    wrap(S, "gsub", s_match);
+    lua_pushnil(S);
+    lua_setfield(S, -2, "dump");
+    for (size_t i = 0; i < sizeof dropped / sizeof *dropped; i++) {
+        lua_pushnil(S);
+        lua_setglobal(S, dropped[i]);
+    }
+    luaL_newlib(S, os_functions);
+    lua_setglobal(S, "os");
+    lua_newtable(S);
+    lua_setfield(S, LUA_REGISTRYINDEX, "moonpool.loaded");
+    lua_register(S, "log", s_log);
+    lua_register(S, "require", s_require);
+    lua_newtable(S);
+    l_open_json(S);
+    l_open_workflow(S);
+    l_open_job(S);
+    luaL_newmetatable(S, "moonpool.error");
+    return 0;
+}
+
+/* ---- loading ------------------------------------------------------------------------------------------------------- */
+
+static void take_hooks(entry *e) {                   /* the table on the stack's top is popped */
+    for (int i = 0; i < HOOKS; i++) {
+        if (lua_getfield(e->S, -1, hook_names[i]) == LUA_TFUNCTION) e->refs[i] = luaL_ref(e->S, LUA_REGISTRYINDEX);
+        else { e->refs[i] = LUA_NOREF; lua_pop(e->S, 1); }
+    }
+    lua_pop(e->S, 1);
+}
+
+static entry *entry_new(struct l_policy *p, const char *name) {
+    entry *e = mp_alloc(sizeof *e);
+    e->name = mp_strdup(name);
+    e->lp = p->lp;
+    for (int i = 0; i < HOOKS; i++) e->refs[i] = LUA_NOREF;
+    p->e = mp_grow(p->e, p->n, &p->cap, sizeof *p->e);
+    p->e[p->n++] = e;
+    return e;
+}
+
+/* By name (built in) or path. `options`: JSON text passed to the file, or NULL. Words on failure, else NULL. */
+static char *load(struct l_policy *p, const char *what, const char *options, uint64_t seed) {
+    int path = strchr(what, '/') || (strlen(what) > 4 && strcmp(what + strlen(what) - 4, ".lua") == 0);
+    char *chunk_name = mp_format("%s%s", path ? "@" : "=", what), *module = mp_format("moonpool.policy.%s", what), *text = NULL, *words = NULL;
+    const l_embedded *built_in = path ? NULL : l_find_embedded(module);
+    size_t n = built_in ? built_in->n : 0;
+    if (path) text = slurp(what, &n);
+    if (!built_in && !text) words = path ? mp_format("the policy file %s cannot be read", what) : mp_format("there is no policy called '%s' (default, first_free, least_busy, round_robin; or a path to a .lua file)", what);
+    else {
+        entry *e = entry_new(p, what);
+        const char *slash = strrchr(what, '/');
+        e->own = 1;
+        e->folder = path ? slash ? mp_strndup(what, (size_t)(slash - what)) : mp_strdup(".") : NULL;
+        e->S = lua_newstate(limited, e);
+        lua_pushcfunction(e->S, open_sandbox);
+        lua_pushlightuserdata(e->S, e);
+        lua_pcall(e->S, 1, 0, 0);
+        lua_getglobal(e->S, "math");
+        lua_getfield(e->S, -1, "randomseed");
+        lua_pushinteger(e->S, (lua_Integer)seed);
+        lua_pcall(e->S, 1, 0, 0);
+        lua_settop(e->S, 0);
+        int rc = luaL_loadbufferx(e->S, built_in ? built_in->text : text, n, chunk_name, "t");
+        if (rc == LUA_OK) {
+            if (options) l_push_json_text(e->S, options, strlen(options));
+            else lua_newtable(e->S);
+            lua_sethook(e->S, over_budget, LUA_MASKCOUNT, 10 * BUDGET);
+            rc = lua_pcall(e->S, 1, 1, 0);
+            lua_sethook(e->S, NULL, 0, 0);
+        }
+        if (rc) words = mp_format("policy %s: %s", what, lua_tostring(e->S, -1) ? lua_tostring(e->S, -1) : "an error without words");
+        else if (!lua_istable(e->S, -1)) words = mp_format("policy %s: it must return a table of functions, not a %s", what, luaL_typename(e->S, -1));
+        else take_hooks(e);
+    }
+    free(text);
+    free(chunk_name);
+    free(module);
+    return words;
+}
+
+static void inline_functions(lua_State *L, int t, struct l_policy *p) {
+    for (lua_pushnil(L); lua_next(L, t); lua_pop(L, 1)) {
+        int known = 0;
+        for (int i = 0; i < HOOKS; i++) known |= lua_type(L, -2) == LUA_TSTRING && strcmp(lua_tostring(L, -2), hook_names[i]) == 0;
+        if (!known) luaL_error(L, "pool: option 'policy': unknown hook '%s' (admit, rank, route, mutate, on_failure)", luaL_tolstring(L, -2, NULL));
+        if (!lua_isfunction(L, -1)) luaL_error(L, "pool: option 'policy': hook '%s': a function expected, got %s", lua_tostring(L, -2), luaL_typename(L, -1));
+    }
+    entry *e = entry_new(p, "(inline)");
+    e->S = p->lp->ctx->L;
+    lua_pushvalue(L, t);
+    if (L != e->S) lua_xmove(L, e->S, 1);
+    take_hooks(e);
+}
+
+static void add(lua_State *L, int i, struct l_policy *p, uint64_t seed) {
+    i = lua_absindex(L, i);
+    char *words = NULL;
+    if (lua_type(L, i) == LUA_TSTRING) words = load(p, lua_tostring(L, i), NULL, seed);
+    else if (!lua_istable(L, i)) luaL_error(L, "pool: option 'policy': a name, file, table of functions, or a list of these expected, got %s", luaL_typename(L, i));
+    else if (lua_rawlen(L, i) == 0) inline_functions(L, i, p);
+    else {
+        int named = 0;
+        for (lua_pushnil(L); lua_next(L, i); lua_pop(L, 1)) named |= lua_type(L, -2) == LUA_TSTRING;
+        lua_rawgeti(L, i, 1);
+        if (named) {                                 /* {"file.lua", option = value, ...} */
+            mp_buf b = { 0 };
+            const char *file = luaL_checkstring(L, -1);
+            lua_newtable(L);
+            for (lua_pushnil(L); lua_next(L, i);) {
+                if (lua_type(L, -2) == LUA_TSTRING) { lua_pushvalue(L, -2); lua_insert(L, -2); lua_settable(L, -4); }
+                else lua_pop(L, 1);
+            }
+            l_to_json(L, -1, &b, "policy options");
+            words = load(p, file, b.p, seed);
+            mp_buf_free(&b);
+        } else
+            for (size_t k = 1; k <= lua_rawlen(L, i); k++) {
+                lua_rawgeti(L, i, (lua_Integer)k);
+                add(L, -1, p, seed + k);
+                lua_pop(L, 1);
+            }
+    }
+    if (words) {
+        lua_pushstring(L, words);
+        free(words);
+        luaL_error(L, "%s", lua_tostring(L, -1));
+    }
+}
+
+struct l_policy *l_policy_new(lua_State *L, int i, l_pool *lp, uint64_t seed) {
+    struct l_policy *p = mp_alloc(sizeof *p);
+    p->lp = lp;
+    lp->policy = p;                                  /* owned from here on, also if loading raises */
+    add(L, i, p, seed);
+    return p;
+}
+
+void l_policy_free(struct l_policy *p) {
+    if (!p) return;
+    for (size_t i = 0; i < p->n; i++) {
+        entry *e = p->e[i];
+        if (e->own && e->S) lua_close(e->S);
+        else
+            for (int k = 0; k < HOOKS; k++) luaL_unref(e->S, LUA_REGISTRYINDEX, e->refs[k]);
+        free(e->name);
+        free(e->folder);
+        free(e);
+    }
+    free(p->e);
+    free(p);
+}
+
+/* ---- the hooks ------------------------------------------------------------------------------------------------------- */
+
+/* The next policy that has this hook, from *i on; its function is pushed. */
+static entry *next_with(struct l_policy *p, size_t *i, int hook) {
+    for (; p && *i < p->n; ++*i) {
+        entry *e = p->e[*i];
+        if (e->off || e->refs[hook] == LUA_NOREF || !lua_checkstack(e->S, 40)) continue;
+        ++*i;
+        lua_rawgeti(e->S, LUA_REGISTRYINDEX, e->refs[hook]);
+        return e;
+    }
+    return NULL;
+}
+
+static void push_view(entry *e, mp_job *j) { l_push_job(e->S, e->lp, mp_job_id(j), 0); }
+
+static int hook_admit(void *ud, mp_pool *pool, mp_job *j, char *why, size_t cap) {
+    struct l_policy *p = ud;
+    size_t i = 0;
+    int yes = 1;
+    (void)pool;
+    for (entry *e; yes && (e = next_with(p, &i, ADMIT)) != NULL;) {
+        int top = lua_gettop(e->S) - 1;
+        push_view(e, j);
+        if (call(e, 1, 2, "admit") == 0 && lua_isboolean(e->S, -2) && !lua_toboolean(e->S, -2)) {
+            yes = 0;
+            snprintf(why, cap, "%s", lua_tostring(e->S, -1) ? lua_tostring(e->S, -1) : "");
+        }
+        lua_settop(e->S, top);
+    }
+    return yes;
+}
+
+static int hook_rank(void *ud, mp_pool *pool, mp_job *j, double *rank) {
+    struct l_policy *p = ud;
+    size_t i = 0;
+    int known = 0;
+    (void)pool;
+    for (entry *e; !known && (e = next_with(p, &i, RANK)) != NULL;) {
+        int top = lua_gettop(e->S) - 1;
+        push_view(e, j);
+        if (call(e, 1, 1, "rank") == 0 && !lua_isnil(e->S, -1)) {
+            *rank = lua_tonumber(e->S, -1);
+            known = lua_type(e->S, -1) == LUA_TNUMBER && *rank == *rank;
+            if (!known) nonsense(e, "rank", "a number or nil");
+        }
+        lua_settop(e->S, top);
+    }
+    return known;
+}
+
+static int route_answer(entry *e, mp_client *const *c, size_t n) {
+    lua_State *S = e->S;
+    if (lua_isnil(S, -1)) return MP_ROUTE_ANY;
+    if (lua_isboolean(S, -1) && !lua_toboolean(S, -1)) return MP_ROUTE_HOLD;
+    if (luaL_testudata(S, -1, "moonpool.client")) {
+        lua_getfield(S, -1, "url");
+        for (size_t k = 0; k < n; k++)
+            if (lua_tostring(S, -1) && strcmp(mp_client_url(c[k]), lua_tostring(S, -1)) == 0) return (int)k;
+        lua_pop(S, 1);
+    }
+    nonsense(e, "route", "one of the clients it was offered, false or nil");
+    return MP_ROUTE_ANY;
+}
+
+static int hook_route(void *ud, mp_pool *pool, mp_job *j, mp_client *const *c, size_t n, int stage) {
+    struct l_policy *p = ud;
+    size_t i = 0;
+    int pick = MP_ROUTE_ANY;
+    (void)pool;
+    for (entry *e; pick == MP_ROUTE_ANY && (e = next_with(p, &i, ROUTE)) != NULL;) {
+        int top = lua_gettop(e->S) - 1;
+        push_view(e, j);
+        lua_createtable(e->S, (int)n, 0);
+        for (size_t k = 0; k < n; k++) {
+            l_push_client(e->S, e->lp, c[k]);
+            lua_rawseti(e->S, -2, (lua_Integer)k + 1);
+        }
+        lua_pushinteger(e->S, stage);
+        if (call(e, 3, 1, "route") == 0) pick = route_answer(e, c, n);
+        lua_settop(e->S, top);
+    }
+    return pick;
+}
+
+static int hook_mutate(void *ud, mp_pool *pool, mp_job *j, mp_client *c, mp_workflow **w, mp_err *err) {
+    struct l_policy *p = ud;
+    size_t i = 0;
+    (void)pool;
+    (void)err;
+    for (entry *e; (e = next_with(p, &i, MUTATE)) != NULL;) {
+        int top = lua_gettop(e->S) - 1;
+        l_push_workflow(e->S, mp_workflow_clone(*w));
+        lua_insert(e->S, top + 1);                   /* stays below the call, for when nothing is returned */
+        push_view(e, j);
+        l_push_client(e->S, e->lp, c);
+        lua_pushvalue(e->S, top + 1);
+        if (call(e, 3, 1, "mutate") == 0) {
+            mp_workflow *changed = lua_isnil(e->S, -1) ? l_test_workflow(e->S, top + 1) : l_test_workflow(e->S, -1);
+            if (changed) {
+                mp_workflow_unref(*w);
+                *w = mp_workflow_ref(changed);
+            } else nonsense(e, "mutate", "the workflow or nil");
+        }
+        lua_settop(e->S, top);
+    }
+    return 0;
+}
+
+static int hook_on_failure(void *ud, mp_pool *pool, mp_job *j, mp_client *c, const mp_failure *f, int attempts) {
+    struct l_policy *p = ud;
+    size_t i = 0;
+    int opinion = MP_AGAIN_ANY;
+    (void)pool;
+    for (entry *e; opinion == MP_AGAIN_ANY && (e = next_with(p, &i, ON_FAILURE)) != NULL;) {
+        int top = lua_gettop(e->S) - 1;
+        push_view(e, j);
+        lua_createtable(e->S, 0, 5);
+        lua_pushstring(e->S, mp_failure_name(f->kind));
+        lua_setfield(e->S, -2, "kind");
+        lua_pushstring(e->S, f->message);
+        lua_setfield(e->S, -2, "message");
+        lua_pushstring(e->S, f->node);
+        lua_setfield(e->S, -2, "node");
+        lua_pushstring(e->S, mp_client_name(c));
+        lua_setfield(e->S, -2, "client");
+        lua_pushinteger(e->S, attempts);
+        lua_setfield(e->S, -2, "attempts");
+        if (call(e, 2, 1, "on_failure") == 0) {
+            const char *word = lua_tostring(e->S, -1);
+            if (word && strcmp(word, "retry") == 0) opinion = MP_AGAIN_YES;
+            else if (word && strcmp(word, "fail") == 0) opinion = MP_AGAIN_NO;
+            else if (!lua_isnil(e->S, -1)) nonsense(e, "on_failure", "\"retry\", \"fail\" or nil");
+        }
+        lua_settop(e->S, top);
+    }
+    return opinion;
+}
+
+static int any(const struct l_policy *p, int hook) {
+    for (size_t i = 0; p && i < p->n; i++)
+        if (p->e[i]->refs[hook] != LUA_NOREF) return 1;
+    return 0;
+}
+
+/* Which hooks exist is noted once, so that what no policy has costs nothing. */
+void l_policy_hooks(struct l_policy *p, mp_policy *h) {
+    memset(h, 0, sizeof *h);
+    h->ud = p;
+    if (any(p, ADMIT)) h->admit = hook_admit;
+    if (any(p, RANK)) h->rank = hook_rank;
+    if (any(p, ROUTE)) h->route = hook_route;
+    if (any(p, MUTATE)) h->mutate = hook_mutate;
+    if (any(p, ON_FAILURE)) h->on_failure = hook_on_failure;
+}

@@ -1,0 +1,397 @@
+/* lua/l_pool.c -- floor 7, lua: the pool for scripts. What waits is in lua/moonpool/init.lua. */
+#include "lua/inside.h"
+#include <stdlib.h>
+#include <time.h>
+
+#define POOL "moonpool.pool"
+
+static const char *const event_names[MP_EV_COUNT] = {
+    "job:queued", "job:accepted", "job:started", "job:progress", "job:preview", "job:output", "job:completed", "job:failed", "job:canceled",
+    "job:retrying", "client:state", "client:blocked_workflow", "client:message"
+};
+
+l_pool *l_check_pool(lua_State *L, int i) {
+    l_pool *lp = luaL_checkudata(L, i, POOL);
+    luaL_argcheck(L, lp->pool, i, "the pool is closed");
+    return lp;
+}
+
+static void push_pool(lua_State *L, l_pool *lp) {
+    lua_getfield(L, LUA_REGISTRYINDEX, "moonpool.pools");
+    lua_rawgetp(L, -1, lp);
+    lua_remove(L, -2);
+}
+
+/* handler(pool, name, job id, client serial, node, value, max, overall, data, format, delay_ms) */
+static void on_event(void *ud, const mp_event *e) {
+    l_pool *lp = ud;
+    lua_State *L = lp->ctx->L;
+    if (lp->handler == LUA_NOREF || !lua_checkstack(L, 20)) return;
+    int top = lua_gettop(L);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, lp->handler);
+    push_pool(L, lp);
+    lua_pushstring(L, event_names[e->kind]);
+    lua_pushinteger(L, (lua_Integer)e->job);
+    lua_pushinteger(L, e->client);
+    lua_pushstring(L, e->node);
+    lua_pushnumber(L, e->value);
+    lua_pushnumber(L, e->max);
+    lua_pushnumber(L, e->overall);
+    lua_pushlstring(L, e->data ? e->data : "", e->n_data);
+    lua_pushstring(L, e->format);
+    lua_pushnumber(L, (double)e->delay / 1000);
+    l_pcall(L, 11, 0, "event handler");
+    lua_settop(L, top);
+}
+
+static void on_log(void *ud, int level, const char *line) {
+    l_pool *lp = ud;
+    l_write_log(lp->ctx, level, line);
+}
+
+/* ---- making ------------------------------------------------------------------------------------------------------ */
+
+typedef struct { mp_pool_opts o; double max_queued, retention, seed; const char *log_level; } pool_args;
+
+#define MS(field) offsetof(pool_args, o) + offsetof(mp_pool_opts, field), 0, 1e12
+static const opt pool_opts[] = {
+    { "connect_timeout_ms", OPT_MS, MS(connect_timeout) }, { "request_timeout_ms", OPT_MS, MS(request_timeout) },
+    { "unreachable_ms", OPT_MS, MS(unreachable) }, { "no_client_ms", OPT_MS, MS(no_client) }, { "node_silence_ms", OPT_MS, MS(node_silence) },
+    { "cold_silence_ms", OPT_MS, MS(cold_silence) }, { "total_ms", OPT_MS, MS(total) }, { "retry_delay_ms", OPT_MS, MS(retry_delay) },
+    { "reconnect_base_ms", OPT_MS, MS(reconnect_base) }, { "reconnect_cap_ms", OPT_MS, MS(reconnect_cap) }, { "poll_ms", OPT_MS, MS(poll) },
+    { "settle_ms", OPT_MS, MS(settle) }, { "recheck_ms", OPT_MS, MS(recheck) },
+    { "max_attempts", OPT_INT, offsetof(pool_args, o) + offsetof(mp_pool_opts, max_attempts), 1, 1000 },
+    { "progress_limit", OPT_INT, offsetof(pool_args, o) + offsetof(mp_pool_opts, progress_limit), 2, 100000 },
+    { "profiling", OPT_BOOL, offsetof(pool_args, o) + offsetof(mp_pool_opts, profiling), 0, 0 },
+    { "max_queued", OPT_NUMBER, offsetof(pool_args, max_queued), 1, 1e9 },
+    { "completed_retention", OPT_NUMBER, offsetof(pool_args, retention), 0, 1e9 },
+    { "seed", OPT_NUMBER, offsetof(pool_args, seed), 0, 9e15 },
+    { "log_level", OPT_TEXT, offsetof(pool_args, log_level), 0, 0 }, { "policy", OPT_ANY, NO_PLACE, 0, 0 }, { NULL, 0, 0, 0, 0 }
+};
+
+static uint64_t fresh_seed(void) {
+    uint64_t v = 0;
+    FILE *f = fopen("/dev/urandom", "rb");
+    if (!f || fread(&v, sizeof v, 1, f) != 1) v = (uint64_t)time(NULL) * 1000003u;
+    if (f) fclose(f);
+    return v;
+}
+
+/* pool(options) -> pool. Options are checked; nothing is connected yet. */
+static int pool_new(lua_State *L) {
+    pool_args a = { .seed = -1, .log_level = "warn" };
+    lua_settop(L, 1);
+    mp_pool_defaults(&a.o);
+    a.max_queued = (double)a.o.max_queued;
+    a.retention = (double)a.o.completed_retention;
+    l_options(L, 1, pool_opts, &a, "pool");
+    int level = mp_log_level(a.log_level);
+    if (level < 0) return luaL_error(L, "pool: option 'log_level': debug, info, warn, error or silent expected, got '%s'", a.log_level);
+    mp_loop *loop = l_loop(L);
+    a.o.max_queued = (size_t)a.max_queued;
+    a.o.completed_retention = (size_t)a.retention;
+    a.o.epoch = mp_loop_epoch(loop);
+    uint64_t seed = a.seed >= 0 ? (uint64_t)a.seed : fresh_seed();
+    l_pool *lp = lua_newuserdatauv(L, sizeof *lp, 1);
+    memset(lp, 0, sizeof *lp);
+    lp->ctx = l_context(L);
+    lp->handler = LUA_NOREF;
+    lp->log = (mp_log){ level, on_log, lp };
+    luaL_setmetatable(L, POOL);
+    lua_newtable(L);
+    lua_setiuservalue(L, 2, 1);
+    lua_getfield(L, LUA_REGISTRYINDEX, "moonpool.pools");
+    lua_pushvalue(L, 2);
+    lua_rawsetp(L, -2, lp);
+    lua_pop(L, 1);
+    if (lua_istable(L, 1) && lua_getfield(L, 1, "policy") != LUA_TNIL) lp->policy = l_policy_new(L, lua_gettop(L), lp, seed ^ 0x5851f42d4c957f2du);
+    lua_settop(L, 2);
+    l_policy_hooks(lp->policy, &lp->hooks);
+    lp->pool = mp_pool_new(&a.o, seed, &lp->hooks, &lp->log);
+    lp->wire = mp_wire_new(loop, lp->pool, on_event, lp);
+    return 1;
+}
+
+/* Safe twice. What is on servers stays there: shutdown before closing is the polite way. */
+static int pool_free(lua_State *L) {
+    l_pool *lp = luaL_checkudata(L, 1, POOL);
+    if (lp->pool) {
+        int handler = lp->handler;
+        mp_pool *pool = lp->pool;
+        lp->handler = LUA_NOREF;
+        mp_wire_free(lp->wire);
+        lp->wire = NULL;
+        lp->pool = NULL;
+        mp_pool_free(pool);
+        luaL_unref(L, LUA_REGISTRYINDEX, handler);
+    }
+    l_policy_free(lp->policy);
+    lp->policy = NULL;
+    return 0;
+}
+
+/* ---- clients --------------------------------------------------------------------------------------------------------- */
+
+static mp_time now_of(const l_pool *lp) { return mp_loop_now(lp->ctx->loop); }
+
+/* The strings of the list in field `name`, NULL-ended; workflows stand for their hashes. Anchored by the options table. */
+static const char **list_of(lua_State *L, int t, const char *name, int workflows) {
+    if (!lua_istable(L, t) || lua_getfield(L, t, name) == LUA_TNIL) { lua_pushnil(L); return NULL; }
+    if (!lua_istable(L, -1)) luaL_error(L, "add_client: option '%s': a list expected, got %s", name, luaL_typename(L, -1));
+    size_t n = lua_rawlen(L, -1);
+    const char **v = lua_newuserdatauv(L, (n + 1) * sizeof *v, 0);
+    for (size_t i = 0; i < n; i++) {
+        lua_rawgeti(L, -2, (lua_Integer)i + 1);
+        mp_workflow *w = workflows ? l_test_workflow(L, -1) : NULL;
+        if (w) v[i] = mp_workflow_hash(w);
+        else if (lua_type(L, -1) == LUA_TSTRING) v[i] = lua_tostring(L, -1);
+        else luaL_error(L, "add_client: option '%s': item %d: a %s expected, got %s", name, (int)i + 1, workflows ? "workflow or structural hash" : "string", luaL_typename(L, -1));
+        lua_pop(L, 1);
+    }
+    v[n] = NULL;
+    return v;                                        /* on the stack's top, so it lives as long as the call */
+}
+
+static const char **headers_of(lua_State *L, int t) {
+    if (!lua_istable(L, t) || lua_getfield(L, t, "headers") == LUA_TNIL) { lua_pushnil(L); return NULL; }
+    if (!lua_istable(L, -1)) luaL_error(L, "add_client: option 'headers': a table expected, got %s", luaL_typename(L, -1));
+    int h = lua_gettop(L), k = 0;
+    lua_newtable(L);                                 /* keeps the lines */
+    for (lua_pushnil(L); lua_next(L, h); lua_pop(L, 1)) {
+        if (lua_type(L, -2) != LUA_TSTRING || !lua_isstring(L, -1)) luaL_error(L, "add_client: option 'headers': names and values are strings");
+        lua_pushfstring(L, "%s: %s", lua_tostring(L, -2), lua_tostring(L, -1));
+        if (strpbrk(lua_tostring(L, -1), "\r\n")) luaL_error(L, "add_client: option 'headers': a header may not contain line ends");
+        lua_rawseti(L, h + 1, ++k);
+    }
+    const char **v = lua_newuserdatauv(L, ((size_t)k + 1) * sizeof *v, 1);
+    for (int i = 0; i < k; i++) {
+        lua_rawgeti(L, h + 1, i + 1);
+        v[i] = lua_tostring(L, -1);
+        lua_pop(L, 1);
+    }
+    v[k] = NULL;
+    lua_pushvalue(L, h + 1);
+    lua_setiuservalue(L, -2, 1);
+    return v;
+}
+
+typedef struct { const char *name, *client_id, *user, *password, *ca_file; double priority, max_message; int slots, insecure; } client_args;
+static const opt client_opts[] = {
+    { "name", OPT_TEXT, offsetof(client_args, name), 0, 0 }, { "client_id", OPT_TEXT, offsetof(client_args, client_id), 0, 0 },
+    { "user", OPT_TEXT, offsetof(client_args, user), 0, 0 }, { "password", OPT_TEXT, offsetof(client_args, password), 0, 0 },
+    { "ca_file", OPT_TEXT, offsetof(client_args, ca_file), 0, 0 }, { "priority", OPT_NUMBER, offsetof(client_args, priority), -1e9, 1e9 },
+    { "max_message", OPT_NUMBER, offsetof(client_args, max_message), 1024, 4e9 }, { "slots", OPT_INT, offsetof(client_args, slots), 1, 64 },
+    { "insecure", OPT_BOOL, offsetof(client_args, insecure), 0, 0 }, { "tags", OPT_ANY, NO_PLACE, 0, 0 }, { "affinity", OPT_ANY, NO_PLACE, 0, 0 },
+    { "headers", OPT_ANY, NO_PLACE, 0, 0 }, { NULL, 0, 0, 0, 0 }
+};
+
+/* pool:add_client(url, options) -> client, or nil, err */
+static int pool_add_client(lua_State *L) {
+    l_pool *lp = l_check_pool(L, 1);
+    const char *url = luaL_checkstring(L, 2);
+    client_args a = { 0 };
+    mp_err e = { 0 };
+    lua_settop(L, 3);
+    l_options(L, 3, client_opts, &a, "add_client");
+    mp_client_opts o = { .name = a.name, .client_id = a.client_id, .priority = a.priority, .slots = a.slots };
+    o.tags = list_of(L, 3, "tags", 0);
+    o.affinity = list_of(L, 3, "affinity", 1);
+    const char **headers = headers_of(L, 3);
+    if (a.user) lua_pushfstring(L, "%s:%s", a.user, a.password ? a.password : "");
+    mp_wire_client w = { .headers = headers, .userpwd = a.user ? lua_tostring(L, -1) : NULL, .ca_file = a.ca_file, .insecure = a.insecure, .max_message = (size_t)a.max_message };
+    mp_client *c = mp_pool_add_client(lp->pool, url, &o, now_of(lp), &e);
+    if (!c) return l_fail(L, e.code, e.msg, NULL);
+    mp_wire_client_opts(lp->wire, c, &w);
+    mp_wire_pump(lp->wire);
+    l_push_client(L, lp, c);
+    return 1;
+}
+
+static int pool_clients(lua_State *L) {
+    l_pool *lp = l_check_pool(L, 1);
+    size_t n = mp_pool_clients(lp->pool, NULL, 0);
+    mp_client **v = lua_newuserdatauv(L, (n + 1) * sizeof *v, 0);
+    mp_pool_clients(lp->pool, v, n);
+    lua_createtable(L, (int)n, 0);
+    for (size_t i = 0; i < n; i++) {
+        l_push_client(L, lp, v[i]);
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    return 1;
+}
+
+static int pool_client_by(lua_State *L) {
+    l_pool *lp = l_check_pool(L, 1);
+    mp_client *c = mp_pool_client(lp->pool, (uint32_t)luaL_checkinteger(L, 2));
+    if (!c) return 0;
+    l_push_client(L, lp, c);
+    return 1;
+}
+
+/* pool:clients_for(workflow) -> the clients that may run it */
+static int pool_may_run(lua_State *L) {
+    l_pool *lp = l_check_pool(L, 1);
+    const char *hash = mp_workflow_hash(l_check_workflow(L, 2));
+    mp_client *v[1024];
+    size_t n = mp_pool_clients(lp->pool, v, 1024), k = 0;
+    lua_newtable(L);
+    for (size_t i = 0; i < n && i < 1024; i++) {
+        if (!mp_client_may_run(lp->pool, v[i], hash)) continue;
+        l_push_client(L, lp, v[i]);
+        lua_rawseti(L, -2, (lua_Integer)++k);
+    }
+    return 1;
+}
+
+/* ---- jobs ---------------------------------------------------------------------------------------------------------------- */
+
+static const opt job_opts[] = {
+    { "priority", OPT_NUMBER, offsetof(mp_job_opts, priority), -1e15, 1e15 }, { "max_attempts", OPT_INT, offsetof(mp_job_opts, max_attempts), 1, 1000 },
+    { "profiling", OPT_BOOL, offsetof(mp_job_opts, profiling), 0, 0 }, { "partial_outputs", OPT_BOOL, offsetof(mp_job_opts, partial_outputs), 0, 0 },
+    { "front", OPT_BOOL, offsetof(mp_job_opts, front), 0, 0 }, { "node_silence_ms", OPT_MS, offsetof(mp_job_opts, node_silence), 0, 1e12 },
+    { "total_ms", OPT_MS, offsetof(mp_job_opts, total), 0, 1e12 }, { "metadata", OPT_ANY, NO_PLACE, 0, 0 }, { "extra_data", OPT_ANY, NO_PLACE, 0, 0 }, { NULL, 0, 0, 0, 0 }
+};
+
+/* The JSON of a field, as a Lua string on the stack's top; NULL when it is absent. */
+static const char *json_field(lua_State *L, int t, const char *name) {
+    mp_buf b = { 0 };
+    if (!lua_istable(L, t) || lua_getfield(L, t, name) == LUA_TNIL) { lua_pushnil(L); return NULL; }
+    if (!lua_istable(L, -1)) luaL_error(L, "submit: option '%s': a table expected, got %s", name, luaL_typename(L, -1));
+    l_to_json(L, -1, &b, name);
+    lua_pushlstring(L, b.p, b.n);
+    mp_buf_free(&b);
+    return lua_tostring(L, -1);
+}
+
+/* pool:submit(workflow, options) -> job, or nil, err (kind "full", "invalid", "gone") */
+static int pool_submit(lua_State *L) {
+    l_pool *lp = l_check_pool(L, 1);
+    mp_workflow *w = l_check_workflow(L, 2);
+    mp_job_opts o;
+    mp_err e = { 0 };
+    mp_job_defaults(&o);
+    if (!lua_isnoneornil(L, 3)) {
+        l_options(L, 3, job_opts, &o, "submit");
+        o.metadata = json_field(L, 3, "metadata");
+        o.extra_data = json_field(L, 3, "extra_data");
+        if (o.extra_data && o.extra_data[0] != '{') return luaL_error(L, "submit: option 'extra_data': names expected as keys");
+    }
+    mp_job *j = mp_pool_submit(lp->pool, w, &o, now_of(lp), &e);
+    if (e.code == MP_EBUSY) return luaL_error(L, "%s", e.msg);
+    if (!j) return l_fail(L, e.code, e.msg, NULL);
+    uint64_t id = mp_job_id(j);
+    mp_job_pin(j);                                   /* it may end inside the pump */
+    mp_wire_pump(lp->wire);
+    l_push_job(L, lp, id, 1);
+    mp_job_unpin(lp->pool, j);
+    return 1;
+}
+
+static int pool_job(lua_State *L) {
+    l_pool *lp = l_check_pool(L, 1);
+    uint64_t id = lua_isinteger(L, 2) ? (uint64_t)lua_tointeger(L, 2) : strtoull(luaL_checkstring(L, 2), NULL, 16);
+    if (!mp_pool_job(lp->pool, id)) return 0;
+    l_push_job(L, lp, id, 1);
+    return 1;
+}
+
+static int pool_undelivered(lua_State *L) {
+    l_pool *lp = l_check_pool(L, 1);
+    mp_job *j = mp_pool_undelivered(lp->pool);
+    if (!j) return 0;
+    l_push_job(L, lp, mp_job_id(j), 1);
+    return 1;
+}
+
+static int pool_stats(lua_State *L) {
+    l_pool *lp = l_check_pool(L, 1);
+    mp_pool_stats s;
+    mp_pool_get_stats(lp->pool, &s);
+    struct { const char *name; size_t v; } fields[] = {
+        { "pending", s.pending }, { "assigned", s.assigned }, { "running", s.running }, { "delayed", s.delayed }, { "completed", s.completed },
+        { "failed", s.failed }, { "canceled", s.canceled }, { "clients", s.clients }, { "online", s.online }, { "malformed", s.malformed },
+        { "unfinished", s.pending + s.assigned + s.running }
+    };
+    lua_createtable(L, 0, 11);
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        lua_pushinteger(L, (lua_Integer)fields[i].v);
+        lua_setfield(L, -2, fields[i].name);
+    }
+    return 1;
+}
+
+static int pool_stop(lua_State *L) {
+    l_pool *lp = l_check_pool(L, 1);
+    if (mp_pool_shutdown(lp->pool, lua_toboolean(L, 2), now_of(lp)) == MP_EBUSY) return luaL_error(L, "a policy runs: the pool may not be shut down from inside it");
+    mp_wire_pump(lp->wire);
+    return 0;
+}
+
+static int pool_quiet(lua_State *L) { lua_pushboolean(L, mp_pool_quiet(l_check_pool(L, 1)->pool)); return 1; }
+
+static int pool_handler(lua_State *L) {
+    l_pool *lp = l_check_pool(L, 1);
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    luaL_unref(L, LUA_REGISTRYINDEX, lp->handler);
+    lua_settop(L, 2);
+    lp->handler = luaL_ref(L, LUA_REGISTRYINDEX);
+    return 0;
+}
+
+/* pool:_want{names}: which optional events to make */
+static int pool_want(lua_State *L) {
+    l_pool *lp = l_check_pool(L, 1);
+    uint32_t mask = 0;
+    luaL_checktype(L, 2, LUA_TTABLE);
+    for (int i = 0; i < MP_EV_COUNT; i++) {
+        lua_getfield(L, 2, event_names[i]);
+        if (lua_toboolean(L, -1)) mask |= 1u << i;
+        lua_pop(L, 1);
+    }
+    mp_pool_want(lp->pool, mask);
+    return 0;
+}
+
+static int pool_state(lua_State *L) {
+    luaL_checkudata(L, 1, POOL);
+    lua_getiuservalue(L, 1, 1);
+    return 1;
+}
+
+static int pool_closed(lua_State *L) {
+    l_pool *lp = luaL_checkudata(L, 1, POOL);
+    lua_pushboolean(L, lp->pool == NULL);
+    return 1;
+}
+
+static int pool_transfer(lua_State *L) {
+    l_pool *lp = l_check_pool(L, 1);
+    mp_job *j = mp_pool_job(lp->pool, (uint64_t)luaL_checkinteger(L, 2));
+    if (j && mp_job_profile(j)) mp_profile_transfer(mp_job_profile(j), (mp_time)(luaL_checknumber(L, 3) * 1000));
+    return 0;
+}
+
+static int pool_index(lua_State *L) {
+    luaL_getmetafield(L, 1, "methods");
+    lua_pushvalue(L, 2);
+    lua_gettable(L, -2);
+    return 1;
+}
+
+void l_open_pool(lua_State *L) {
+    static const luaL_Reg methods[] = {
+        { "add_client", pool_add_client }, { "clients", pool_clients }, { "_client", pool_client_by }, { "clients_for", pool_may_run }, { "_submit", pool_submit }, { "job", pool_job },
+        { "stats", pool_stats }, { "_undelivered", pool_undelivered }, { "_stop", pool_stop }, { "_quiet", pool_quiet }, { "_handler", pool_handler }, { "_want", pool_want },
+        { "_state", pool_state }, { "_closed", pool_closed }, { "_free", pool_free }, { "_transfer", pool_transfer }, { NULL, NULL }
+    };
+    static const luaL_Reg meta[] = { { "__index", pool_index }, { "__gc", pool_free }, { NULL, NULL } };
+    l_class(L, POOL, methods, meta);
+    lua_newtable(L);
+    lua_createtable(L, 0, 1);
+    lua_pushliteral(L, "v");
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
+    lua_setfield(L, LUA_REGISTRYINDEX, "moonpool.pools");
+    lua_pushcfunction(L, pool_new);
+    lua_setfield(L, -2, "pool");
+}

@@ -1,0 +1,51 @@
+/* moonpool.h -- Moonpool for C programs.
+ *
+ * A host with Lua 5.4 of its own calls luaopen_moonpool and, per frame, moonpool_step. A host without Lua opens a
+ * state with moonpool_open and gives it scripts. One thread per state; several states in one process are
+ * independent. Nothing is printed, no signal handler is set and nothing exits, except as said below. */
+#ifndef MOONPOOL_H
+#define MOONPOOL_H
+#include <stddef.h>
+
+#if defined(__GNUC__)
+#define MOONPOOL_API __attribute__((visibility("default")))
+#else
+#define MOONPOOL_API
+#endif
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct lua_State;
+typedef struct moonpool moonpool;
+
+/* Levels of log lines: 0 debug, 1 info, 2 warning, 3 error. */
+typedef void (*moonpool_log)(void *ud, int level, const char *line);
+/* Every event that scripts see by pool:on, of every pool: its name ("job:completed", ...) and its payload as JSON. */
+typedef void (*moonpool_event)(void *ud, const char *name, const char *json);
+
+#define MOONPOOL_OK 0
+#define MOONPOOL_EBUSY (-3)                          /* called from inside a callback of the same state */
+#define MOONPOOL_ERROR (-8)                          /* a script raised; words went to the log */
+
+/* A state with the standard libraries and the module loaded. NULL: out of memory or no event loop. */
+MOONPOOL_API moonpool *moonpool_open(moonpool_log log, void *ud);
+/* The state that module `moonpool` made in this Lua state. NULL when it was not loaded there. Valid as long as L. */
+MOONPOOL_API moonpool *moonpool_of(struct lua_State *L);
+/* Runs Lua source text (not compiled chunks). `name` stands in error messages. */
+MOONPOOL_API int moonpool_run(moonpool *m, const char *source, const char *name);
+MOONPOOL_API void moonpool_on_event(moonpool *m, moonpool_event fn, void *ud);
+/* Does what is due. wait_ms (0: none) bounds the waiting, not the work. MOONPOOL_EBUSY inside a step. */
+MOONPOOL_API int moonpool_step(moonpool *m, int wait_ms);
+MOONPOOL_API int moonpool_fd(const moonpool *m);     /* readable: step. For a host's own poll loop */
+MOONPOOL_API int moonpool_next_timeout_ms(const moonpool *m);    /* step at the latest after this; -1: no need */
+/* Jobs of all pools that have not ended. */
+MOONPOOL_API size_t moonpool_unfinished(const moonpool *m);
+/* Only for states made by moonpool_open. Cancels what is under way without waiting for servers. NULL is fine. */
+MOONPOOL_API void moonpool_close(moonpool *m);
+
+MOONPOOL_API int luaopen_moonpool(struct lua_State *L);
+#ifdef __cplusplus
+}
+#endif
+#endif
