@@ -23,6 +23,7 @@ PURE := $(wildcard src/base/*.c src/graph/*.c src/comfy/*.c src/prof/*.c src/poo
 CORE := $(PURE) $(wildcard src/net/*.c src/wire/*.c src/lua/*.c)
 OBJ  := $(patsubst src/%.c,$B/obj/%.o,$(CORE)) $B/obj/embed.o
 POBJ := $(patsubst src/%.c,$B/obj/%.o,$(PURE))
+NETOBJ := $(POBJ) $(patsubst src/%.c,$B/obj/%.o,$(wildcard src/net/*.c src/wire/*.c))
 LUAFILES := $(shell find lua -name '*.lua' 2>/dev/null | sort)
 
 all: $B/moonpool $B/moonpool.so $B/libmoonpool.a $B/libmoonpool.so
@@ -41,7 +42,7 @@ $B/obj/embed.o: $B/gen/embed.c
 
 # The interpreter exports the whole of liblua, so that C modules load into it.
 $B/moonpool: $(OBJ) $B/obj/main.o
-	$(CC) $(SAN_$(SAN)) $(LDFLAGS) -Wl,-E -o $@ $^ -Wl,--whole-archive $(LUALIB) -Wl,--no-whole-archive $(LIBS) -ldl
+	@echo "  LD $@"; $(CC) $(SAN_$(SAN)) $(LDFLAGS) -Wl,-E -o $@ $^ -Wl,--whole-archive $(LUALIB) -Wl,--no-whole-archive $(LIBS) -ldl
 $B/moonpool.so: $(OBJ) src/moonpool.map
 	$(CC) -shared $(SAN_$(SAN)) $(LDFLAGS) -Wl,-z,nodelete -Wl,--version-script=src/moonpool.map -o $@ $(OBJ) $(LIBS)
 $B/libmoonpool.a: $(OBJ)
@@ -69,8 +70,62 @@ RECORDINGS ?= ../shared/recordings
 replay: $B/replay
 	@for d in $(RECORDINGS) $(RECORDINGS)/*/; do ls $$d/*.jsonl >/dev/null 2>&1 && $B/replay $$d/*.jsonl || true; done
 
+# ---- the README's two commands, and what CI runs --------------------------------------------------------------
+setup:
+	@scripts/setup
+
+demo: setup
+	@$(MAKE) --no-print-directory -s $B/moonpool
+	@$B/moonpool scripts/demo.lua
+
+BUSTED  = $$(command -v busted)
+SPEC    = MOONPOOL_BUILD=$B $B/moonpool $(BUSTED) -o tests/spec/output.lua --lpath='tests/spec/?.lua'
+# Specs that use nothing but the API run under stock Lua with the module too.
+STOCK  := tests/spec/graph_spec.lua tests/spec/json_spec.lua tests/spec/pool_spec.lua tests/spec/task_spec.lua
+WORLD_SEEDS ?= 100
+
+test: setup
+	@$(MAKE) --no-print-directory -s specs
+
+specs: all $B/replay $B/world $B/host $B/states
+	@mkdir -p $B/tmp
+	@rm -f $B/tmp/*.count
+	@$(SPEC) tests/spec tests/regress
+	@if [ $(SAN) = rel ]; then LUA_CPATH='$B/?.so;;' MOONPOOL_BUILD=$B $(LUA) $(BUSTED) -o tests/spec/output.lua --lpath='tests/spec/?.lua' $(STOCK); fi
+	@$B/world --seeds $(WORLD_SEEDS)
+
+# Layers, linters, the specs under the sanitizers and once more with an eager collector, planted faults, replays.
+check: setup
+	@$(LUA) scripts/layers.lua
+	@luacheck -q --std lua54+busted --max-line-length 180 lua scripts tests/spec tests/regress
+	@cppcheck -q --std=c11 --error-exitcode=1 --enable=warning,portability --inline-suppr --suppress=missingIncludeSystem --suppress=unknownMacro -j2 -Isrc src
+	@$(MAKE) --no-print-directory -s WERROR=1 B=build/werror build/werror/moonpool
+	@$(MAKE) --no-print-directory -s SAN=asan specs
+	@mkdir -p build/asan/tmp && MOONPOOL_GC=1 MOONPOOL_BUILD=build/asan build/asan/moonpool $(BUSTED) -o tests/spec/output.lua --lpath='tests/spec/?.lua' tests/spec
+	@$(MAKE) --no-print-directory -s replay
+
+bench: setup
+	@$(MAKE) --no-print-directory -s all $B/player $B/floor
+	@$B/moonpool tests/bench/bench.lua
+
+$B/host $B/states: $B/%: scripts/embed/%.c $B/libmoonpool.a
+	$(CC) $(ALL) -o $@ $< $B/libmoonpool.a -Wl,-E $(LUALIB) $(LIBS) -ldl
+$B/floor: tests/bench/floor.c $(NETOBJ)
+	$(CC) $(ALL) -o $@ $^ $(LIBS)
+$B/player: tests/bench/player.c $(NETOBJ)
+	$(CC) $(ALL) -o $@ $^ $(LIBS)
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/lua/5.4 $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include
+	install -m755 $B/moonpool $(DESTDIR)$(PREFIX)/bin/
+	install -m755 $B/moonpool.so $(DESTDIR)$(PREFIX)/lib/lua/5.4/
+	install -m755 $B/libmoonpool.so $(DESTDIR)$(PREFIX)/lib/
+	install -m644 $B/libmoonpool.a $(DESTDIR)$(PREFIX)/lib/
+	install -m644 src/moonpool.h $(DESTDIR)$(PREFIX)/include/
+	printf 'prefix=%s\nName: moonpool\nDescription: a pool for ComfyUI servers, scripted in Lua\nVersion: 0.1\nRequires.private: lua5.4 $(PKGS)\nCflags: -I$${prefix}/include\nLibs: -L$${prefix}/lib -lmoonpool\n' '$(PREFIX)' > $(DESTDIR)$(PREFIX)/lib/pkgconfig/moonpool.pc
+
 clean:
 	rm -rf build
 
-.PHONY: all replay clean
+.PHONY: all replay mutants setup demo test specs check bench install clean
 -include $(shell find $B -name '*.d' 2>/dev/null)

@@ -91,9 +91,9 @@ static int sim_fail(lua_State *L) {
 static int sim_record(lua_State *L) {
     mp_sim_record r;
     mp_sim_get_record(mp_sim_server_sim(check(L)->s), &r);
-    struct { const char *name; size_t v; } fields[] = { { "prompts", r.prompts }, { "executed", r.executed }, { "cached", r.cached }, { "failed", r.failed }, { "interrupted", r.interrupted } };
+    struct { const char *name; size_t v; } fields[] = { { "requests", r.requests }, { "prompts", r.prompts }, { "executed", r.executed }, { "cached", r.cached }, { "failed", r.failed }, { "interrupted", r.interrupted } };
     lua_newtable(L);
-    for (size_t i = 0; i < 5; i++) { lua_pushinteger(L, (lua_Integer)fields[i].v); lua_setfield(L, -2, fields[i].name); }
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) { lua_pushinteger(L, (lua_Integer)fields[i].v); lua_setfield(L, -2, fields[i].name); }
     lua_createtable(L, (int)r.gaps, 0);
     for (size_t i = 0; i < r.gaps; i++) { lua_pushnumber(L, (double)r.gap[i] / 1000); lua_rawseti(L, -2, (lua_Integer)i + 1); }
     lua_setfield(L, -2, "gaps_ms");

@@ -205,6 +205,7 @@ void mp_sim_disconnect(mp_sim *s, uint64_t tag, mp_time now) {
 static mp_str keep(mp_str t) { return mp_str_make(t.n ? mp_strndup(t.p, t.n) : NULL, t.n); }
 
 void mp_sim_ask(mp_sim *s, const mp_sim_request *r, mp_time now) {
+    s->record.requests++;
     if (now >= s->stalled) { serve(s, r, now); return; }
     s->held = mp_grow(s->held, s->n_held, &s->cap_held, sizeof *s->held);
     s->held[s->n_held++] = (mp_sim_request){ r->tag, keep(r->method), keep(r->path), keep(r->content_type), keep(r->host), keep(r->origin), keep(r->body) };
