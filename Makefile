@@ -89,7 +89,6 @@ test: setup
 
 specs: all $B/replay $B/world $B/host $B/states
 	@mkdir -p $B/tmp
-	@rm -f $B/tmp/*.count
 	@$(SPEC) tests/spec tests/regress
 	@if [ $(SAN) = rel ]; then LUA_CPATH='$B/?.so;;' MOONPOOL_BUILD=$B $(LUA) $(BUSTED) -o tests/spec/output.lua --lpath='tests/spec/?.lua' $(STOCK); fi
 	@$B/world --seeds $(WORLD_SEEDS)
@@ -105,7 +104,7 @@ check: setup
 	@$(MAKE) --no-print-directory -s replay
 
 bench: setup
-	@$(MAKE) --no-print-directory -s all $B/player $B/floor
+	@$(MAKE) --no-print-directory -s all $B/player $B/floor $B/profcost
 	@$B/moonpool tests/bench/bench.lua
 
 $B/host $B/states: $B/%: scripts/embed/%.c $B/libmoonpool.a
@@ -113,6 +112,9 @@ $B/host $B/states: $B/%: scripts/embed/%.c $B/libmoonpool.a
 $B/floor: tests/bench/floor.c $(NETOBJ)
 	$(CC) $(ALL) -o $@ $^ $(LIBS)
 $B/player: tests/bench/player.c $(NETOBJ)
+	$(CC) $(ALL) -o $@ $^ $(LIBS)
+
+$B/profcost: tests/bench/profcost.c $(POBJ)
 	$(CC) $(ALL) -o $@ $^ $(LIBS)
 
 install: all

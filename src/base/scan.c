@@ -54,7 +54,13 @@ int mp_scan_member(mp_scan *s, mp_str *name) {
 
 int mp_scan_string(mp_scan *s, mp_str *raw) {
     if (!eat(s, '"')) return 0;
-    const char *start = s->p;
+    const char *start = s->p, *near = s->end - start > 48 ? start + 48 : s->end, *quick = start;
+    while (quick < near && *quick != '"' && *quick != '\\') quick++;
+    if (quick < near && *quick == '"') {             /* short and without escapes: nearly all of them */
+        *raw = mp_str_make(start, (size_t)(quick - start));
+        s->p = quick + 1;
+        return 1;
+    }
     for (const char *q = start; (q = memchr(q, '"', (size_t)(s->end - q))) != NULL; q++) {
         const char *b = q;
         while (b > start && b[-1] == '\\') b--;
@@ -98,16 +104,17 @@ int mp_scan_skip(mp_scan *s, mp_str *raw) {
     else if (kind == '0') mp_scan_number(s, &v);
     else if (kind == '{' || kind == '[') {
         long depth = 0;
+        const char *p = s->p, *end = s->end;
         do {
-            if (s->p >= s->end) return fail(s);
-            char c = *s->p;
-            if (c == '"') {
-                if (!mp_scan_string(s, &ignored)) return 0;
-                continue;
-            }
-            depth += (c == '{' || c == '[') - (c == '}' || c == ']');
-            s->p++;
+            if (p >= end) return fail(s);
+            char c = *p++;
+            if (c == '"') {                          /* names and ids are short: looking at each byte beats memchr */
+                while (p < end && *p != '"') p += *p == '\\' ? 2 : 1;
+                if (p++ >= end) return fail(s);
+            } else if (c == '{' || c == '[') depth++;
+            else if (c == '}' || c == ']') depth--;
         } while (depth > 0);
+        s->p = p;
     } else if (kind) {
         size_t n = kind == 'f' ? 5 : 4;
         if ((size_t)(s->end - s->p) < n || memcmp(s->p, kind == 'f' ? "false" : kind == 't' ? "true" : "null", n) != 0) return fail(s);

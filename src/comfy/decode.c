@@ -67,13 +67,38 @@ static int member(mp_scan *s, mp_msg *m, mp_str name) {
     return mp_scan_skip(s, NULL);
 }
 
-static const struct { const char *name; mp_msg_kind kind; char nodes; } kinds[] = {
-    { "status", MP_MSG_STATUS, 0 }, { "progress_state", MP_MSG_STATE, '{' }, { "progress", MP_MSG_PROGRESS, 0 },
-    { "executing", MP_MSG_EXECUTING, 0 }, { "executed", MP_MSG_EXECUTED, 0 }, { "execution_start", MP_MSG_START, 0 },
-    { "execution_cached", MP_MSG_CACHED, '[' }, { "execution_success", MP_MSG_SUCCESS, 0 },
-    { "execution_error", MP_MSG_ERROR, 0 }, { "execution_interrupted", MP_MSG_INTERRUPTED, 0 },
-    { "feature_flags", MP_MSG_FEATURES, 0 }
+static const struct { const char *name; size_t n; mp_msg_kind kind; char nodes; } kinds[] = {
+    { "status", 6, MP_MSG_STATUS, 0 }, { "progress_state", 14, MP_MSG_STATE, '{' }, { "progress", 8, MP_MSG_PROGRESS, 0 },
+    { "executing", 9, MP_MSG_EXECUTING, 0 }, { "executed", 8, MP_MSG_EXECUTED, 0 }, { "execution_start", 15, MP_MSG_START, 0 },
+    { "execution_cached", 16, MP_MSG_CACHED, '[' }, { "execution_success", 17, MP_MSG_SUCCESS, 0 },
+    { "execution_error", 15, MP_MSG_ERROR, 0 }, { "execution_interrupted", 21, MP_MSG_INTERRUPTED, 0 },
+    { "feature_flags", 13, MP_MSG_FEATURES, 0 }
 };
+
+static char kind_of(mp_msg *m) {
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (kinds[i].n == m->type.n && memcmp(kinds[i].name, m->type.p, m->type.n) == 0) {
+            m->kind = kinds[i].kind;
+            return kinds[i].nodes;
+        }
+    return 0;
+}
+
+/* The value of `data`, read where it stands: most of a frame's bytes are looked at once. */
+static int data(mp_scan *s, mp_msg *m) {
+    mp_str name;
+    if (m->kind == MP_MSG_OTHER || m->kind == MP_MSG_FEATURES) return mp_scan_skip(s, &m->data);
+    if (mp_scan_peek(s) != '{') return mp_scan_skip(s, &m->data);
+    const char *from = s->p;
+    if (m->kind == MP_MSG_STATUS) status(s, m);
+    else {
+        mp_scan_open(s, '{');
+        while (mp_scan_member(s, &name))
+            if (!member(s, m, name)) break;
+    }
+    m->data = mp_str_make(from, (size_t)(s->p - from));
+    return !s->bad;
+}
 
 static void clear(mp_msg *m) {
     memset(m, 0, offsetof(mp_msg, scratch));
@@ -86,26 +111,20 @@ int mp_decode_text(mp_str frame, mp_msg *m, mp_err *e) {
     mp_scan s = mp_scan_of(frame);
     mp_str name, none = { 0 };
     char nodes = 0;
+    int read_yet = 0;
     clear(m);
     if (!mp_scan_open(&s, '{')) return mp_fail(e, MP_EPARSE, "a text frame that is no JSON object");
     while (mp_scan_member(&s, &name)) {
-        int ok = mp_str_is(name, "type") ? text(&s, m, &m->type) : mp_str_is(name, "data") ? mp_scan_skip(&s, &m->data) : mp_scan_skip(&s, NULL);
-        if (!ok) break;
+        if (mp_str_is(name, "type")) { if (!text(&s, m, &m->type)) break; nodes = kind_of(m); }
+        else if (mp_str_is(name, "data")) { read_yet = m->type.p != NULL; if (!(read_yet ? data(&s, m) : mp_scan_skip(&s, &m->data))) break; }
+        else if (!mp_scan_skip(&s, NULL)) break;
     }
     if (s.bad) return mp_fail(e, MP_EPARSE, "a text frame with broken JSON");
     if (!m->type.p) return mp_fail(e, MP_EPARSE, "a text frame without a type");
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-        if (mp_str_is(m->type, kinds[i].name)) { m->kind = kinds[i].kind; nodes = kinds[i].nodes; }
     if (m->kind == MP_MSG_OTHER || m->kind == MP_MSG_FEATURES) return 0;
-    mp_scan d = mp_scan_of(m->data);
-    if (mp_scan_peek(&d) != '{') return mp_fail(e, MP_EPARSE, "a frame of type %.*s whose data is no object", (int)m->type.n, m->type.p);
-    if (m->kind == MP_MSG_STATUS) status(&d, m);
-    else {
-        mp_scan_open(&d, '{');
-        while (mp_scan_member(&d, &name))
-            if (!member(&d, m, name)) break;
-    }
-    if (d.bad) return mp_fail(e, MP_EPARSE, "a frame of type %.*s with broken data", (int)m->type.n, m->type.p);
+    if (!m->data.n || m->data.p[0] != '{') return mp_fail(e, MP_EPARSE, "a frame of type %.*s whose data is no object", (int)m->type.n, m->type.p);
+    mp_scan d = mp_scan_of(m->data);                 /* data stood before type: no server does that, but JSON allows it */
+    if (!read_yet && !data(&d, m)) return mp_fail(e, MP_EPARSE, "a frame of type %.*s with broken data", (int)m->type.n, m->type.p);
     if (nodes && (!m->nodes.n || m->nodes.p[0] != nodes)) m->nodes = none;
     if (m->kind == MP_MSG_ERROR && mp_str_is(m->exception_type, "ExecutionBlocked")) m->kind = MP_MSG_BLOCKED;
     return 0;

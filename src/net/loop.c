@@ -34,8 +34,31 @@ mp_loop *mp_loop_new(mp_err *e) {
     return NULL;
 }
 
+static const struct lws_protocols client_protocols[] = { { "moonpool", ws_callback, 0, 16384, 0, NULL, 0 }, { NULL, NULL, 0, 0, 0, NULL, 0 } };
+
+static void client_vhost(struct lws_context_creation_info *i, const char *name, int tls) {
+    i->port = CONTEXT_PORT_NO_LISTEN;
+    i->protocols = client_protocols;
+    i->vhost_name = name;
+    i->http_proxy_address = ":0";                    /* else http_proxy of the environment is used, and no_proxy is not */
+    if (tls) i->options |= LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT;
+    else i->options &= ~(uint64_t)LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT;
+}
+
+/* Apart, because it reads all certificates of the system: some 75 ms and 3 MB that plain connections need not pay. */
+struct lws_vhost *loop_tls(mp_loop *l) {
+    struct lws_context_creation_info i;
+    if (l->tls_vhost) return l->tls_vhost;
+    memset(&i, 0, sizeof i);
+    i.options = LWS_SERVER_OPTION_EXPLICIT_VHOSTS | LWS_SERVER_OPTION_LIBUV;
+    client_vhost(&i, "client-tls", 1);
+    process_enter();
+    l->tls_vhost = lws_create_vhost(l->lws, &i);
+    process_leave();
+    return l->tls_vhost;
+}
+
 int loop_lws(mp_loop *l, mp_err *e) {
-    static const struct lws_protocols client_protocols[] = { { "moonpool", ws_callback, 0, 16384, 0, NULL, 0 }, { NULL, NULL, 0, 0, 0, NULL, 0 } };
     static const lws_retry_bo_t pings = { .secs_since_valid_ping = 30, .secs_since_valid_hangup = 120 };
     if (l->lws) return 0;
     struct lws_context_creation_info i;
@@ -50,15 +73,11 @@ int loop_lws(mp_loop *l, mp_err *e) {
     process_enter();
     l->lws = lws_create_context(&i);
     if (l->lws) {
-        i.port = CONTEXT_PORT_NO_LISTEN;
-        i.protocols = client_protocols;
-        i.vhost_name = "client";
-        i.http_proxy_address = ":0";                 /* else http_proxy of the environment is used, and no_proxy is not */
+        client_vhost(&i, "client", 0);
         l->client_vhost = lws_create_vhost(l->lws, &i);
         i.port = CONTEXT_PORT_NO_LISTEN_SERVER;
         i.protocols = serve_protocols;
         i.vhost_name = "server";
-        i.options &= ~(uint64_t)LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT;
         i.keepalive_timeout = 75;
         l->server_vhost = lws_create_vhost(l->lws, &i);
     }

@@ -113,7 +113,7 @@ static void connect_to(mp_ws *w, const char *address) {
     memset(&i, 0, sizeof i);
     snprintf(host, sizeof host, strchr(w->host, ':') ? "[%s]:%d" : "%s:%d", w->host, w->port);
     i.context = w->loop->lws;
-    i.vhost = w->loop->client_vhost;
+    i.vhost = w->tls ? loop_tls(w->loop) : w->loop->client_vhost;
     i.address = address;
     i.port = w->port;
     i.path = w->path;

@@ -25,6 +25,8 @@ static void reset_nodes(mp_profile *p) {
     p->n = p->n_submitted;
     for (size_t i = 0; i < p->n; i++) record_init(&p->nodes[i], mp_workflow_node(p->w, i)->id);
     p->n_intervals = 0;
+    p->n_starts = 0;
+    mp_buf_clear(&p->snapshot);
     p->has_state = 0;
     p->inferred = 0;
     p->last_found = 0;
@@ -52,6 +54,8 @@ void mp_profile_free(mp_profile *p) {
         free(a->outcome);
         free(a->error);
     }
+    mp_buf_free(&p->snapshot);
+    free(p->starts);
     mp_workflow_unref(p->w);
     mp_workflow_unref(p->sent_as);
     free(p->nodes);
@@ -196,11 +200,31 @@ static void on_executing(mp_profile *p, const mp_msg *m, mp_time now) {
     r->wait_from = NONE;
 }
 
+/* Each progress_state repeats all nodes touched so far, and most of it is, byte for byte, the one before. Returns how
+ * many entries need not be read again: those that end before the first difference. */
+static size_t repeated(mp_profile *p, mp_str nodes) {
+    size_t n = nodes.n < p->snapshot.n ? nodes.n : p->snapshot.n, same = 0, k = p->n_starts;
+    while (same + 64 <= n && memcmp(nodes.p + same, p->snapshot.p + same, 64) == 0) same += 64;
+    while (same < n && nodes.p[same] == p->snapshot.p[same]) same++;
+    while (k > 0 && p->starts[k - 1] > same) k--;
+    return k ? k - 1 : 0;                            /* the entry that holds the difference is read */
+}
+
 static void on_state(mp_profile *p, const mp_msg *m, mp_time now) {
     mp_scan s = mp_scan_of(m->nodes);
     mp_node_state st;
+    size_t k = repeated(p, m->nodes);
     p->has_state = 1;
-    for (int first = 1; m->nodes.n && mp_msg_next_state(&s, first, &st); first = 0) {
+    if (k) s.p = m->nodes.p + p->starts[k];
+    p->n_starts = k;
+    mp_buf_clear(&p->snapshot);
+    mp_buf_str(&p->snapshot, m->nodes);
+    for (int first = k == 0; m->nodes.n; first = 0) {
+        p->starts = mp_grow(p->starts, p->n_starts, &p->cap_starts, sizeof *p->starts);
+        if (first && !mp_scan_open(&s, '{')) break;
+        p->starts[p->n_starts] = (uint32_t)(s.p - m->nodes.p);
+        if (!mp_msg_next_state(&s, 0, &st)) break;
+        p->n_starts++;
         record *r = find(p, st.node, st.real_node);
         if (!r) continue;
         if (!st.finished) {

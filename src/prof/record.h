@@ -42,6 +42,9 @@ struct mp_profile {
     int limit, has_state, closed;
     unsigned inferred;                               /* bits of enum below */
     size_t last_found;
+    mp_buf snapshot;                                 /* the newest progress_state, to skip what it repeats */
+    uint32_t *starts;                                /* where each of its entries begins */
+    size_t n_starts, cap_starts;
     /* sums, filled by mp_stats */
     mp_time sum, gap, overlap;
 };

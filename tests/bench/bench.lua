@@ -1,0 +1,175 @@
+-- tests/bench/bench.lua: the figures we promise, as CPU per unit of work and as ratios in one run, medians of five.
+-- Wall-clock times of this machine say little; where one is unavoidable (start-up, idle time) it is marked.
+local moonpool = require "moonpool"
+local core = moonpool.core
+local build = "build"
+
+local function sh(command)
+  local p = assert(io.popen(command))
+  local out = p:read "a"
+  p:close()
+  return out
+end
+local function median(list)
+  table.sort(list)
+  return list[#list // 2 + 1]
+end
+local function read(path)
+  local f = assert(io.open(path, "rb"))
+  local text = f:read "a"
+  f:close()
+  return text
+end
+local function row(what, measured, limit, unit, ok)
+  print(("%-62s %10s  limit %-10s %s"):format(what, measured .. " " .. unit, limit .. " " .. unit, ok and "ok" or "MISSED"))
+end
+
+-- A server process; its addresses and a function that ends it.
+local started = 0
+local function start(command, lines)
+  started = started + 1
+  local out = ("%s/tmp/bench-%d.txt"):format(build, started)
+  os.execute("mkdir -p " .. build .. "/tmp; : > " .. out)
+  os.execute(("%s > %s 2>&1 & echo $! > %s.pid"):format(command, out, out))
+  local urls = {}
+  for _ = 1, 1000 do
+    urls = {}
+    for url in read(out):gmatch "http://[%d.:]+" do urls[#urls + 1] = url end
+    if #urls >= lines then break end
+    moonpool.sleep(5)
+  end
+  return urls, function() os.execute(("kill $(cat %s.pid) 2>/dev/null"):format(out)) end
+end
+
+local text = read "tests/bench/workflow.json"
+local workflow = assert(moonpool.workflow.from(text))
+
+-- ---- CPU per job -------------------------------------------------------------------------------------------------------
+
+local function pool_cpu(urls, jobs)
+  local pool = moonpool.pool { log_level = "error", policy = "default" }
+  for _, url in ipairs(urls) do assert(pool:add_client(url)) end
+  assert(pool:init())
+  local before = core.cpu_ms()
+  for i = 1, jobs do assert(pool:submit(workflow:clone():input("9", "seed", i):input("4", "text", "lighthouse " .. i))) end
+  local n = 0
+  for r in pool:results() do
+    n = n + 1
+    assert(r.status == "completed", tostring(r.error))
+  end
+  local cpu = (core.cpu_ms() - before) * 1000 / jobs
+  assert(n == jobs)
+  pool:shutdown { timeout_ms = 100 }
+  return cpu
+end
+
+local jobs = tonumber(os.getenv "BENCH_JOBS") or 1000
+local body = build .. "/tmp/bench-body.json"
+local function cpu_rows()
+  for _, v in ipairs { "2024-10", "0.18.1" } do
+    local frames = "tests/bench/frames-" .. v .. ".txt"
+    local list = read(frames)
+    local _, count = list:gsub("\n", "")
+    local urls, stop = start(("%s/player %s 2 %s"):format(build, frames, v == "2024-10" and "own" or ""), 2)
+    local f = assert(io.open(body, "w"))
+    f:write(('{"client_id":"moonpool-00000000-0000-4000-8000-000000000000","prompt_id":"00000000-0000-4000-8000-000000000000","extra_data":{"moonpool":"00000000-0000-4000-8000-000000000000"},"prompt":%s}'):format(text))
+    f:close()
+    local ours, floor = {}, {}
+    for i = 1, 5 do
+      floor[i] = tonumber(sh(("%s/floor %s %d %d %s"):format(build, body, count, jobs, table.concat(urls, " "))))
+      ours[i] = pool_cpu(urls, jobs)
+    end
+    stop()
+    local a, b = median(ours), median(floor)
+    if v == "2024-10" then row(("CPU per job, frames of %s (%d frames, %.0f KB)"):format(v, count, #list / 1024), ("%.0f"):format(a), "350", "us", a <= 350)
+    else print(("%-62s %10s"):format(("CPU per job, frames of %s (%d frames, %.0f KB)"):format(v, count, #list / 1024), ("%.0f us"):format(a))) end
+    print(("%-62s %10s"):format("  floor: a bare client, same loop, same bytes", ("%.0f us"):format(b)))
+    row("  ratio to the floor", ("%.2f"):format(a / b), "1.50", "x", a / b <= 1.5)
+  end
+end
+
+-- ---- memory -------------------------------------------------------------------------------------------------------------
+
+local function rss_kb(pid) return tonumber(read(("/proc/%s/status"):format(pid or "self")):match "VmRSS:%s+(%d+)") end
+
+local function queued_rows()
+  local script = [[
+    local moonpool = require "moonpool"
+    local f = io.open("tests/bench/workflow.json"); local wf = moonpool.workflow.from(f:read "a")
+    local function rss() collectgarbage() collectgarbage(); local f = io.open "/proc/self/status"; local t = f:read "a"; f:close(); return tonumber(t:match "VmRSS:%s+(%d+)") end
+    local pool = moonpool.pool { log_level = "error", no_client_ms = 0 }
+    for i = 1, 1000 do pool:submit(wf:clone():input("9", "seed", i):input("4", "text", "lighthouse " .. i)) end
+    local before, t0, first = rss(), moonpool.core.cpu_ms(), nil
+    for i = 1, 100000 do
+      pool:submit(wf:clone():input("9", "seed", i):input("4", "text", "lighthouse " .. i))
+      if i == 50000 then first = moonpool.core.cpu_ms() - t0 end
+    end
+    local cpu = moonpool.core.cpu_ms() - t0
+    print((rss() - before) * 1024 / 100000, (cpu - first) / first, cpu * 1000 / 100000)
+    os.exit(0, false)]]
+  local bytes, growth, us = sh(("%s/moonpool -e '%s'"):format(build, script)):match "(%S+)%s+(%S+)%s+(%S+)"
+  row("heap per queued job, 100,000 queued, two changed inputs", ("%.0f"):format(tonumber(bytes)), "600", "B", tonumber(bytes) <= 600)
+  row("second half of submitting them against the first", ("%.2f"):format(tonumber(growth)), "1.50", "x", tonumber(growth) <= 1.5)
+  print(("%-62s %10s"):format("  CPU per submit", ("%.1f us"):format(tonumber(us))))
+end
+
+-- ---- start-up and idle (wall clock) ----------------------------------------------------------------------------------------
+
+local function start_rows()
+  local urls, stop = start(("%s/player tests/bench/frames-0.18.1.txt 4"):format(build), 4)
+  local script = ([[
+    local moonpool = require "moonpool"
+    local f = io.open("tests/bench/workflow.json"); local wf = moonpool.workflow.from(f:read "a")
+    local pool = moonpool.pool { log_level = "error" }
+    for url in ("%s"):gmatch "%%S+" do pool:add_client(url) end
+    local at
+    pool:on("job:accepted", function() at = at or moonpool.core.now() end)
+    pool:submit(wf):wait()
+    local f = io.open "/proc/self/status"
+    print(at - %s, f:read "a":match "VmRSS:%%s+(%%d+)")
+    os.exit(0, false)]])
+  local times, kb = {}, {}
+  for i = 1, 9 do
+    local out = sh(("%s/moonpool -e '%s'"):format(build, script:format(table.concat(urls, " "), core.now())))
+    local t, m = out:match "(%S+)%s+(%d+)"
+    times[i], kb[i] = tonumber(t), tonumber(m)
+  end
+  stop()
+  local t, m = median(times), median(kb) / 1024
+  row("from process start to the first POST's reply (wall)", ("%.1f"):format(t), "15", "ms", t <= 15)
+  row("resident, idle, 4 clients", ("%.1f"):format(m), "12", "MB", m <= 12)
+end
+
+local function idle_rows()
+  local urls, stop = start(([[%s/moonpool sim --port 0 --delay 5 --costs '{"EmptyImage":10,"SaveImage":10}']]):format(build), 1)
+  local wf = assert(moonpool.workflow.from [[{"1":{"class_type":"EmptyImage","inputs":{"width":64,"height":64,"batch_size":1,"color":0}},"2":{"class_type":"SaveImage","inputs":{"images":["1",0],"filename_prefix":"x"}}}]])
+  local pool = moonpool.pool { log_level = "error" }
+  assert(pool:add_client(urls[1]))
+  for i = 1, 200 do assert(pool:submit(wf:clone():input("1", "color", i))) end
+  for r in pool:results() do assert(r.status == "completed") end
+  local record = core.json.decode(moonpool.http.request { url = urls[1] .. "/moonpool/record" }.body)
+  pool:shutdown()
+  stop()
+  local m = median(record.gaps_ms)
+  row("server idle between two 20 ms jobs, 5 ms delay each way, 2 slots", ("%.2f"):format(m), "1.00", "ms", m < 1)
+end
+
+local function profile_rows()
+  if sh "command -v valgrind" == "" then print "instructions per event: valgrind is not installed, not measured" return end
+  for _, v in ipairs { "2024-10", "0.18.1" } do
+    local function count(mode, rounds)
+      local out = sh(("valgrind --tool=callgrind --callgrind-out-file=/dev/null %s/profcost tests/bench/workflow.json tests/bench/frames-%s.txt %d %s 2>&1"):format(build, v, rounds, mode))
+      return tonumber(out:match "Collected : (%d+)"), tonumber(out:match "^(%d+)\n" or out:match "\n(%d+)\n")
+    end
+    local on, events = count("on", 40)
+    local off = count("off", 40)
+    local per = (on - off) / events
+    row("instructions per event for profiling, frames of " .. v, ("%.0f"):format(per), "600", "", per <= 600)
+  end
+end
+
+cpu_rows()
+queued_rows()
+start_rows()
+idle_rows()
+profile_rows()
