@@ -42,7 +42,7 @@ $B/obj/embed.o: $B/gen/embed.c
 
 # The interpreter exports the whole of liblua, so that C modules load into it.
 $B/moonpool: $(OBJ) $B/obj/main.o
-	@echo "  LD $@"; $(CC) $(SAN_$(SAN)) $(LDFLAGS) -Wl,-E -o $@ $^ -Wl,--whole-archive $(LUALIB) -Wl,--no-whole-archive $(LIBS) -ldl
+	@echo "  LD $@"; $(CC) $(SAN_$(SAN)) $(LDFLAGS) -Wl,-E -o $@ $(filter %.o,$^) -Wl,--whole-archive $(LUALIB) -Wl,--no-whole-archive $(LIBS) -ldl
 $B/moonpool.so: $(OBJ) src/moonpool.map
 	$(CC) -shared $(SAN_$(SAN)) $(LDFLAGS) -Wl,-z,nodelete -Wl,--version-script=src/moonpool.map -o $@ $(OBJ) $(LIBS)
 $B/libmoonpool.a: $(OBJ)
@@ -53,11 +53,11 @@ $B/libmoonpool.so: $(OBJ) src/libmoonpool.map
 
 # Test programs of the pure rooms: no sockets, no Lua.
 $B/replay: tests/replay/replay.c $(POBJ)
-	$(CC) $(ALL) -o $@ $^ $(LIBS)
+	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
 $B/world: tests/world/campaign.c $(POBJ)
-	$(CC) $(ALL) -o $@ $^ $(LIBS)
+	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
 $B/unit: tests/unit/unit.c $(POBJ)
-	$(CC) $(ALL) -o $@ $^ $(LIBS)
+	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
 
 # Planted faults: a pool built with -DMP_MUTANT=n breaks one rule; the campaign must notice each.
 MUTANTS := 1 2 3 4 5 6 7 8 9
@@ -110,12 +110,12 @@ bench: setup
 $B/host $B/states: $B/%: scripts/embed/%.c $B/libmoonpool.a
 	$(CC) $(ALL) -o $@ $< $B/libmoonpool.a -Wl,-E $(LUALIB) $(LIBS) -ldl
 $B/floor: tests/bench/floor.c $(NETOBJ)
-	$(CC) $(ALL) -o $@ $^ $(LIBS)
+	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
 $B/player: tests/bench/player.c $(NETOBJ)
-	$(CC) $(ALL) -o $@ $^ $(LIBS)
+	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
 
 $B/profcost: tests/bench/profcost.c $(POBJ)
-	$(CC) $(ALL) -o $@ $^ $(LIBS)
+	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/lua/5.4 $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include

@@ -31,7 +31,7 @@ char mp_scan_peek(mp_scan *s) {
     if (s->p >= s->end) return 0;
     char c = *s->p;
     if (c == '-' || (c >= '0' && c <= '9') || c == 'N' || c == 'I') return '0';
-    return strchr("{[\"tfn", c) && c ? c : 0;
+    return c == '{' || c == '"' || c == '[' || c == 't' || c == 'f' || c == 'n' ? c : 0;
 }
 
 int mp_scan_open(mp_scan *s, char bracket) { return eat(s, bracket); }

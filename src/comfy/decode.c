@@ -190,9 +190,57 @@ int mp_msg_next_cached(mp_scan *s, int first, mp_str *id, char *scratch, size_t 
     return mp_scan_item(s) && text_into(s, id, scratch, cap, &used);
 }
 
+/* ---- the one hot shape ---------------------------------------------------------------------------------------------
+ * An entry exactly as servers write it today: members in this order, Python's spacing, ids without escapes. Anything
+ * else is left to the general reader below. */
+static int word(const char **p, const char *end, const char *w, size_t n) {
+    if ((size_t)(end - *p) < n || memcmp(*p, w, n) != 0) return 0;
+    *p += n;
+    return 1;
+}
+#define WORD(w) word(&p, end, w, sizeof w - 1)
+
+static int plain_number(const char **p, const char *end, double *v) {
+    const char *q = *p, *from = q;
+    int64_t x = 0, scale = 1;
+    for (; q < end && *q >= '0' && *q <= '9'; q++) x = x * 10 + (*q - '0');
+    if (q < end && *q == '.')
+        for (q++; q < end && *q >= '0' && *q <= '9'; q++) { x = x * 10 + (*q - '0'); scale *= 10; }
+    if (q == from || q - from > 15) return 0;
+    *v = (double)x / (double)scale;
+    *p = q;
+    return 1;
+}
+
+static int plain_id(const char **p, const char *end, mp_str *id) {
+    const char *q = *p;
+    while (q < end && *q != '"' && *q != '\\') q++;
+    if (q >= end || *q != '"') return 0;
+    *id = mp_str_make(*p, (size_t)(q - *p));
+    *p = q + 1;
+    return 1;
+}
+
+static int quick_state(mp_scan *s, mp_node_state *st) {
+    const char *p = s->p, *end = s->end;
+    mp_str ignored;
+    (void)WORD(", ");
+    if (!WORD("\"") || !plain_id(&p, end, &st->node) || !WORD(": {\"value\": ") || !plain_number(&p, end, &st->value) || !WORD(", \"max\": ") || !plain_number(&p, end, &st->max)) return 0;
+    if (WORD(", \"state\": \"finished\"")) st->finished = 1;
+    else if (!WORD(", \"state\": \"running\"")) return 0;
+    if (!WORD(", \"node_id\": \"") || !plain_id(&p, end, &st->node) || !WORD(", \"prompt_id\": \"") || !plain_id(&p, end, &ignored)) return 0;
+    if (!WORD(", \"display_node_id\": \"") || !plain_id(&p, end, &st->display_node) || !WORD(", \"parent_node_id\": ")) return 0;
+    if (!WORD("null") && !(WORD("\"") && plain_id(&p, end, &ignored))) return 0;
+    if (!WORD(", \"real_node_id\": \"") || !plain_id(&p, end, &st->real_node) || !WORD("}")) return 0;
+    s->p = p;
+    return 1;
+}
+
 int mp_msg_next_state(mp_scan *s, int first, mp_node_state *st) {
     mp_str name, state = { 0 };
     if (first && !mp_scan_open(s, '{')) return 0;
+    st->finished = 0;
+    if (quick_state(s, st)) return 1;
     memset(st, 0, offsetof(mp_node_state, scratch));
     st->used = 0;
     if (!mp_scan_member(s, &st->node)) return 0;

@@ -204,10 +204,12 @@ static void on_executing(mp_profile *p, const mp_msg *m, mp_time now) {
  * many entries need not be read again: those that end before the first difference. */
 static size_t repeated(mp_profile *p, mp_str nodes) {
     size_t n = nodes.n < p->snapshot.n ? nodes.n : p->snapshot.n, same = 0, k = p->n_starts;
-    while (same + 64 <= n && memcmp(nodes.p + same, p->snapshot.p + same, 64) == 0) same += 64;
+    if (!n) return 0;
+    for (size_t block = 256; block >= 8; block /= 4)
+        while (same + block <= n && memcmp(nodes.p + same, p->snapshot.p + same, block) == 0) same += block;
     while (same < n && nodes.p[same] == p->snapshot.p[same]) same++;
-    while (k > 0 && p->starts[k - 1] > same) k--;
-    return k ? k - 1 : 0;                            /* the entry that holds the difference is read */
+    while (k > 0 && p->starts[k] > same) k--;        /* starts[k] is also where entry k - 1 ends */
+    return k;
 }
 
 static void on_state(mp_profile *p, const mp_msg *m, mp_time now) {
@@ -217,8 +219,8 @@ static void on_state(mp_profile *p, const mp_msg *m, mp_time now) {
     p->has_state = 1;
     if (k) s.p = m->nodes.p + p->starts[k];
     p->n_starts = k;
-    mp_buf_clear(&p->snapshot);
-    mp_buf_str(&p->snapshot, m->nodes);
+    p->snapshot.n = k ? p->starts[k] : 0;
+    mp_buf_add(&p->snapshot, m->nodes.p + p->snapshot.n, m->nodes.n - p->snapshot.n);
     for (int first = k == 0; m->nodes.n; first = 0) {
         p->starts = mp_grow(p->starts, p->n_starts, &p->cap_starts, sizeof *p->starts);
         if (first && !mp_scan_open(&s, '{')) break;

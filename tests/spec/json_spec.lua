@@ -223,7 +223,7 @@ describe("moonpool.json: what is no JSON", function()
 
   it("is refused with the place where it breaks", function()
     for text, place in pairs {
-      ["tru"] = "line 1, column 1", ['{"a" 1}'] = "line 1, column 6", ["[1,\n2,\n 3 4]"] = "line 3, column 4", ["[1]x"] = "line 1, column 4",
+      ["tru"] = "line 1, column 1", ["{a:1}"] = "line 1, column 2", ['{"a" 1}'] = "line 1, column 6", ["[1,\n2,\n 3 4]"] = "line 3, column 4", ["[1]x"] = "line 1, column 4",
       ["[1,\n 01]"] = "line 2, column 2", ["{\n\n\"a\": 1.}"] = "line 3, column 6",
     } do
       assert.matches(place, refused(text), 1, true)
