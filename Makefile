@@ -79,7 +79,7 @@ demo: setup
 	@$B/moonpool scripts/demo.lua
 
 BUSTED  = $$(command -v busted)
-SPEC    = MOONPOOL_BUILD=$B $B/moonpool $(BUSTED) -o tests/spec/output.lua --lpath='tests/spec/?.lua'
+SPEC    = MOONPOOL_BUILD=$B $B/moonpool $(BUSTED) -o tests/spec/output.lua --lpath='tests/spec/?.lua' -p _spec -p '^%d%d%d%-'
 # Specs that use nothing but the API run under stock Lua with the module too.
 STOCK  := tests/spec/graph_spec.lua tests/spec/json_spec.lua tests/spec/pool_spec.lua tests/spec/task_spec.lua
 WORLD_SEEDS ?= 100
@@ -96,11 +96,11 @@ specs: all $B/replay $B/world $B/host $B/states
 # Layers, linters, the specs under the sanitizers and once more with an eager collector, planted faults, replays.
 check: setup
 	@$(LUA) scripts/layers.lua
-	@luacheck -q --std lua54+busted --max-line-length 180 lua scripts tests/spec tests/regress
-	@cppcheck -q --std=c11 --error-exitcode=1 --enable=warning,portability --inline-suppr --suppress=missingIncludeSystem --suppress=unknownMacro -j2 -Isrc src
+	@luacheck -q --std lua54+busted --max-line-length 220 lua scripts tests/spec tests/regress tests/bench
+	@cppcheck -q --std=c11 --error-exitcode=1 --enable=warning,portability --inline-suppr --suppress=missingIncludeSystem --suppress=unknownMacro --suppress=invalidPointerCast -j2 -Isrc src
 	@$(MAKE) --no-print-directory -s WERROR=1 B=build/werror build/werror/moonpool
 	@$(MAKE) --no-print-directory -s SAN=asan specs
-	@mkdir -p build/asan/tmp && MOONPOOL_GC=1 MOONPOOL_BUILD=build/asan build/asan/moonpool $(BUSTED) -o tests/spec/output.lua --lpath='tests/spec/?.lua' tests/spec
+	@mkdir -p build/asan/tmp && MOONPOOL_GC=1 MOONPOOL_BUILD=build/asan build/asan/moonpool $(BUSTED) -o tests/spec/output.lua --lpath='tests/spec/?.lua' -p _spec -p '^%d%d%d%-' tests/spec tests/regress
 	@$(MAKE) --no-print-directory -s replay
 
 bench: setup

@@ -485,9 +485,14 @@ function Pool:shutdown(options)
   local timeout = options and options.timeout_ms or not drain and 2000 or nil
   local began = core.now()
   self:_stop(drain)
-  if not core.in_callback() then
-    while not self:_quiet() and not (timeout and core.now() - began >= timeout) do task.sleep(5) end
+  if core.in_callback() then                               -- nothing may wait here: the rest happens in a task
+    task.spawn(function()
+      if not self:_closed() then self:shutdown { drain = drain, timeout_ms = timeout } end
+    end)
+    return
   end
+  while not self:_quiet() and not (timeout and core.now() - began >= timeout) do task.sleep(5) end
+  if self:_closed() then return end
   settle(self)
   self:_free()
   open_pools[self] = nil

@@ -28,7 +28,7 @@ static int link(entry *all, const char *id, const char *input, const mp_json *va
     if (!target)
         return mp_fail(e, MP_EINVAL, "node \"%s\": input \"%s\": a link names its node by a string ([\"4\", 0]); a literal list must be written {\"__value__\": [...]}", id, input);
     double n = mp_json_number(slot, -1);
-    if (n < 0 || n != (double)(long)n) return mp_fail(e, MP_EINVAL, "node \"%s\": input \"%s\": the slot of its link is no whole number from 0", id, input);
+    if (n < 0 || n > 1e6 || n != (double)(long)n) return mp_fail(e, MP_EINVAL, "node \"%s\": input \"%s\": the slot of its link is no whole number from 0", id, input);
     if (strcmp(target, id) == 0) return mp_fail(e, MP_EINVAL, "node \"%s\": input \"%s\" links to node \"%s\", which is itself", id, input, target);
     HASH_FIND_STR(all, target, found);
     if (!found) return mp_fail(e, MP_EINVAL, "node \"%s\": input \"%s\" links to node \"%s\", which does not exist", id, input, target);

@@ -292,6 +292,9 @@ static int check_value(const mp_workflow *w, mp_str node, mp_str input, const mp
     if (mp_json_type(v) != MP_JSON_ARRAY || mp_json_count(v) != 2) return 0;
     const char *to = mp_json_string(mp_json_first(v));
     if (!to) return mp_fail(e, MP_EINVAL, "node \"%.*s\": input \"%.*s\": a list of two is a link, and a link names its node by a string; wrap a literal list as {\"__value__\": [...]}", (int)node.n, node.p, (int)input.n, input.p);
+    double slot = mp_json_number(mp_json_next(mp_json_first(v)), -1);
+    if (slot < 0 || slot > 1e6 || slot != (double)(long)slot)
+        return mp_fail(e, MP_EINVAL, "node \"%.*s\": input \"%.*s\": the slot of its link is no whole number from 0", (int)node.n, node.p, (int)input.n, input.p);
     if (mp_workflow_index(w, mp_str_of(to)) < 0)
         return mp_fail(e, MP_EINVAL, "node \"%.*s\": input \"%.*s\" links to node \"%s\", which does not exist", (int)node.n, node.p, (int)input.n, input.p, to);
     if (mp_str_is(node, to)) return mp_fail(e, MP_EINVAL, "node \"%s\": input \"%.*s\" links to node \"%s\", which is itself", to, (int)input.n, input.p, to);

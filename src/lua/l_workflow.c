@@ -224,8 +224,10 @@ static int graph_hash(lua_State *L) {
     mp_err e = { 0 };
     mp_json *j = mp_json_parse(text, n, &e);
     if (!j) return l_fail(L, e.code, e.msg, NULL);
-    mp_graph_hash(j, out);
+    int object = mp_json_type(j) == MP_JSON_OBJECT;
+    if (object) mp_graph_hash(j, out);
     mp_json_free(j);
+    if (!object) return l_fail(L, MP_EINVAL, "a graph is a JSON object", NULL);
     lua_pushstring(L, out);
     return 1;
 }

@@ -212,7 +212,8 @@ void job_end(mp_pool *p, mp_job *j, mp_job_state s, const mp_failure *f, mp_time
     if (f) mp_failure_copy(&t->failure, f);
     if (j->profiling) {
         if (!j->profile) j->profile = mp_profile_new(j->w, j->queued, p->o.progress_limit);
-        mp_profile_end_attempt(j->profile, s == MP_JOB_COMPLETED ? "completed" : s == MP_JOB_CANCELED ? "canceled" : mp_failure_name(f->kind), f ? f->message : NULL, now);
+        const char *outcome = s == MP_JOB_COMPLETED || !f ? "completed" : s == MP_JOB_CANCELED ? "canceled" : mp_failure_name(f->kind);
+        mp_profile_end_attempt(j->profile, outcome, f ? f->message : NULL, now);
         mp_profile_close(j->profile, now);
     }
     mp_event *e = event(p, s == MP_JOB_COMPLETED ? MP_EV_JOB_COMPLETED : s == MP_JOB_FAILED ? MP_EV_JOB_FAILED : MP_EV_JOB_CANCELED, j, c, now);

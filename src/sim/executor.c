@@ -82,7 +82,8 @@ static void executing(mp_sim *s, run *r, const node *n) {
     message(s, r, 0, &b);
 }
 
-static void executed(mp_sim *s, run *r, const node *n, const char *ui) {
+/* `as`: the id it was run under; another one when the answer comes from the cache and nodes were renumbered since. */
+static void executed(mp_sim *s, run *r, const node *n, const char *ui, const char *as) {
     mp_buf b = { 0 };
     head(&b, "executed");
     mp_buf_puts(&b, "\"node\": ");
@@ -100,11 +101,11 @@ static void executed(mp_sim *s, run *r, const node *n, const char *ui) {
         mp_buf_json(to, mp_str_of(n->id));
         if (!k) { mp_buf_printf(to, ": %s", ui); continue; }
         mp_buf_puts(to, ": {\"node_id\": ");
-        mp_buf_json(to, mp_str_of(n->id));
+        mp_buf_json(to, mp_str_of(as));
         mp_buf_puts(to, ", \"display_node\": ");
-        mp_buf_json(to, mp_str_of(n->id));
+        mp_buf_json(to, mp_str_of(as));
         mp_buf_puts(to, ", \"parent_node\": null, \"real_node_id\": ");
-        mp_buf_json(to, mp_str_of(n->id));
+        mp_buf_json(to, mp_str_of(as));
         mp_buf_puts(to, "}");
     }
 }
@@ -153,7 +154,19 @@ static void remember(mp_sim *s, const node *n, const char *ui) {
     cached *c = mp_alloc(sizeof *c);
     memcpy(c->key, n->key, sizeof c->key);
     c->ui = mp_strdup(ui);
+    c->id = mp_strdup(n->id);
     HASH_ADD_STR(s->cache, key, c);
+}
+
+static void forget_one(mp_sim *s, cached *c) {
+    HASH_DEL(s->cache, c);
+    free(c->ui);
+    free(c->id);
+    free(c);
+}
+
+void cache_clear(mp_sim *s) {
+    while (s->cache) forget_one(s, s->cache);
 }
 
 /* The classic cache: whatever this prompt does not contain goes. */
@@ -162,10 +175,7 @@ static void evict(mp_sim *s, run *r) {
     HASH_ITER(hh, s->cache, c, next) {
         int keep = 0;
         for (size_t i = 0; i < r->n && !keep; i++) keep = strcmp(r->nodes[i].key, c->key) == 0;
-        if (keep) continue;
-        HASH_DEL(s->cache, c);
-        free(c->ui);
-        free(c);
+        if (!keep) forget_one(s, c);
     }
 }
 
@@ -217,7 +227,7 @@ static void want(mp_sim *s, run *r, node *n) {
         if (!n->is_output) return;
         n->touched = 1;
         n->value = n->max;
-        executed(s, r, n, c->ui);
+        executed(s, r, n, c->ui, c->id);
         progress_state(s, r);
         return;
     }
@@ -354,7 +364,7 @@ static void next_node(mp_sim *s, run *r, mp_time now) {
         n->state = N_CACHED;
         n->value = n->max;
         s->record.cached++;
-        executed(s, r, n, twin->ui);
+        executed(s, r, n, twin->ui, twin->id);
         progress_state(s, r);
         return;
     }
@@ -469,7 +479,7 @@ static void finish_node(mp_sim *s, run *r, node *n, mp_time now) {
     sim_failure *f = failing(s, n);
     if (f) { raise(s, r, n, f, now); return; }
     char *ui = n->is_output ? save(s, r, n) : NULL;
-    if (ui) executed(s, r, n, ui);
+    if (ui) executed(s, r, n, ui, n->id);
     n->state = N_DONE;
     n->value = n->max;
     s->record.executed++;
@@ -496,22 +506,14 @@ static void to_history(mp_sim *s, run *r) {
     mp_buf b = { 0 };
     job *j = r->j;
     mp_buf_puts(&b, "{\"prompt\": [");
-    number(&b, j->number, j->number_given);
+    job_number(&b, j);
     mp_buf_puts(&b, ", ");
     mp_buf_json(&b, mp_str_of(j->id));
     mp_buf_puts(&b, ", ");
     mp_json_write(&b, j->prompt);
     mp_buf_puts(&b, ", ");
-    mp_buf extra = { 0 };
-    if (j->extra) mp_json_write(&extra, j->extra);
-    mp_buf_puts(&b, extra.n > 2 ? "" : "{");
-    if (extra.n > 2) mp_buf_add(&b, extra.p, extra.n - 1);
-    if (j->client_id) {
-        mp_buf_puts(&b, extra.n > 2 ? ", \"client_id\": " : "\"client_id\": ");
-        mp_buf_json(&b, mp_str_of(j->client_id));
-    }
-    mp_buf_free(&extra);
-    mp_buf_puts(&b, "}, [");
+    extra_data(s, &b, j);
+    mp_buf_puts(&b, ", [");
     for (size_t i = 0; i < j->n_outputs; i++) {
         if (i) mp_buf_puts(&b, ", ");
         mp_buf_json(&b, mp_str_of(j->outputs[i]));

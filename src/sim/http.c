@@ -40,6 +40,26 @@ static int to_float(const mp_json *v, double *out) {
     return end != z && !*end;
 }
 
+/* What only older servers answer with 400: an empty list, and a node that is a text. 1: answered. */
+static int shape_old(mp_sim *s, const mp_json *prompt, uint64_t tag) {
+    mp_buf b = { 0 };
+    int text = 0;
+    for (const mp_json *n = mp_json_type(prompt) == MP_JSON_OBJECT ? mp_json_first(prompt) : NULL; n; n = mp_json_next(n)) text |= mp_json_string(n) != NULL;
+    if (mp_json_type(prompt) == MP_JSON_ARRAY && !mp_json_first(prompt))
+        mp_buf_puts(&b, "{\"error\": {\"type\": \"prompt_no_outputs\", \"message\": \"Prompt has no outputs\", \"details\": \"\", \"extra_info\": {}}, \"node_errors\": []}");
+    else if (text) {
+        const mp_json *n = mp_json_first(prompt);
+        while (!mp_json_string(n)) n = mp_json_next(n);
+        mp_buf_puts(&b, "{\"error\": {\"type\": \"invalid_prompt\", \"message\": \"Cannot execute because a node is missing the class_type property.\", \"details\": ");
+        char *details = mp_format("Node ID '#%s'", mp_json_name(n));
+        mp_buf_json(&b, mp_str_of(details));
+        free(details);
+        mp_buf_puts(&b, ", \"extra_info\": {}}, \"node_errors\": []}");
+    } else return 0;
+    json(s, tag, 400, &b);
+    return 1;
+}
+
 static int shape_ok(const mp_json *prompt) {
     if (mp_json_type(prompt) != MP_JSON_OBJECT) return 0;
     for (const mp_json *n = mp_json_first(prompt); n; n = mp_json_next(n))
@@ -59,11 +79,12 @@ static void post_prompt(mp_sim *s, const mp_sim_request *r, mp_time now) {
     mp_json *body = mp_json_parse(r->body.p, r->body.n, NULL);
     const mp_json *prompt = mp_json_get(body, "prompt"), *extra = mp_json_get(body, "extra_data"), *id = mp_json_get(body, "prompt_id"), *n = mp_json_get(body, "number");
     mp_buf errors = { 0 }, error = { 0 }, b = { 0 };
-    uint64_t mine = s->counter++;                    /* advanced for refused prompts too */
-    double number = (double)mine;
+    double number = (double)s->counter;
     if (!body) { trouble(s, r->tag); return; }
+    if (!n) s->counter++;                            /* also for prompts that are refused */
     if (mp_json_true(mp_json_get(body, "front"))) number = -number;
     if (!prompt) no_prompt(s, r->tag);
+    else if (!s->v->missing_node_type && shape_old(s, prompt, r->tag)) {}
     else if (!shape_ok(prompt) || (extra && mp_json_type(extra) != MP_JSON_OBJECT) || (n && !to_float(n, &number))) trouble(s, r->tag);
     else {
         job *j = mp_alloc(sizeof *j);
@@ -81,8 +102,8 @@ static void post_prompt(mp_sim *s, const mp_sim_request *r, mp_time now) {
             j->created = now;
             mp_buf_puts(&b, "{\"prompt_id\": ");
             mp_buf_json(&b, mp_str_of(j->id));
-            if (n) mp_buf_printf(&b, ", \"number\": %s%.15g%s", "", number, number == (double)(long long)number ? ".0" : "");
-            else mp_buf_printf(&b, ", \"number\": %lld", (long long)number);
+            mp_buf_puts(&b, ", \"number\": ");
+            job_number(&b, j);
             mp_buf_printf(&b, ", \"node_errors\": %s}", errors.p);
             queue_put(s, j);                         /* the worker may start before the reply is sent */
             emit_status(s);
@@ -90,7 +111,7 @@ static void post_prompt(mp_sim *s, const mp_sim_request *r, mp_time now) {
             json(s, r->tag, 200, &b);
             body = NULL;
         } else {
-            int list = !s->v->empty_object && errors.n <= 2;     /* older servers send [] where there are none */
+            int early = !strstr(error.p, "prompt_outputs_failed_validation"), list = !s->v->empty_object && early;   /* older servers: [] */
             mp_buf_printf(&b, "{\"error\": %s, \"node_errors\": %s}", error.p, list ? "[]" : errors.n ? errors.p : "{}");
             json(s, r->tag, 400, &b);
             free(j);
@@ -103,16 +124,14 @@ static void post_prompt(mp_sim *s, const mp_sim_request *r, mp_time now) {
 
 /* ---- queue, history ------------------------------------------------------------------------------------------ */
 
-static void queue_item(mp_sim *s, mp_buf *b, const job *j) {
-    mp_buf_puts(b, "[");
+void job_number(mp_buf *b, const job *j) {           /* the client's is a float, the server's own a whole number */
     if (j->number_given) { mp_buf_double(b, j->number); if (j->number == (double)(long long)j->number) mp_buf_puts(b, ".0"); }
     else mp_buf_printf(b, "%lld", (long long)j->number);
-    mp_buf_puts(b, ", ");
-    mp_buf_json(b, mp_str_of(j->id));
-    mp_buf_puts(b, ", ");
-    mp_json_write(b, j->prompt);
-    mp_buf_puts(b, ", {");
+}
+
+void extra_data(mp_sim *s, mp_buf *b, const job *j) {
     int any = 0;
+    mp_buf_putc(b, '{');
     for (const mp_json *x = mp_json_first(j->extra); x; x = mp_json_next(x)) {
         if (s->v->create_time && (strcmp(mp_json_name(x), "api_key_comfy_org") == 0 || strcmp(mp_json_name(x), "auth_token_comfy_org") == 0)) continue;
         if (any++) mp_buf_puts(b, ", ");
@@ -125,7 +144,19 @@ static void queue_item(mp_sim *s, mp_buf *b, const job *j) {
         mp_buf_json(b, mp_str_of(j->client_id));
     }
     if (s->v->create_time) mp_buf_printf(b, "%s\"create_time\": %lld", any ? ", " : "", (long long)wall_ms(s, j->created));
-    mp_buf_puts(b, "}, [");
+    mp_buf_putc(b, '}');
+}
+
+static void queue_item(mp_sim *s, mp_buf *b, const job *j) {
+    mp_buf_putc(b, '[');
+    job_number(b, j);
+    mp_buf_puts(b, ", ");
+    mp_buf_json(b, mp_str_of(j->id));
+    mp_buf_puts(b, ", ");
+    mp_json_write(b, j->prompt);
+    mp_buf_puts(b, ", ");
+    extra_data(s, b, j);
+    mp_buf_puts(b, ", [");
     for (size_t i = 0; i < j->n_outputs; i++) {
         if (i) mp_buf_puts(b, ", ");
         mp_buf_json(b, mp_str_of(j->outputs[i]));
@@ -153,8 +184,11 @@ static void post_queue(mp_sim *s, const mp_sim_request *r) {
         while (s->n_queue) job_drop(queue_pop(s));
         emit_status(s);
     }
-    for (const mp_json *d = mp_json_first(mp_json_get(body, "delete")); d; d = mp_json_next(d))
-        if (mp_json_string(d) && queue_delete(s, mp_json_string(d))) emit_status(s);
+    for (const mp_json *d = mp_json_first(mp_json_get(body, "delete")); d; d = mp_json_next(d)) {
+        if (!mp_json_string(d) || !queue_delete(s, mp_json_string(d))) continue;
+        emit_status(s);
+        if (!s->n_queue) emit_status(s);             /* deleting the last one that waits tells twice */
+    }
     mp_json_free(body);
     empty(s, r->tag, 200);
 }
@@ -262,7 +296,6 @@ static void features(mp_sim *s, uint64_t tag) {
 
 static void free_memory(mp_sim *s, const mp_sim_request *r) {
     mp_json *body = mp_json_parse(r->body.p, r->body.n, NULL);
-    cached *c, *next;
     if (!body) { trouble(s, r->tag); return; }
     int nodes = mp_json_true(mp_json_get(body, "free_memory"));
     while (s->models && (nodes || mp_json_true(mp_json_get(body, "unload_models")))) {
@@ -271,12 +304,7 @@ static void free_memory(mp_sim *s, const mp_sim_request *r) {
         free(m->name);
         free(m);
     }
-    if (nodes)
-        HASH_ITER(hh, s->cache, c, next) {
-            HASH_DEL(s->cache, c);
-            free(c->ui);
-            free(c);
-        }
+    if (nodes) cache_clear(s);
     mp_json_free(body);
     empty(s, r->tag, 200);
 }
@@ -331,6 +359,8 @@ void serve(mp_sim *s, const mp_sim_request *r, mp_time now) {
     while (n < r->path.n && r->path.p[n] != '?') n++;
     char *path = mp_strndup(r->path.p, n), *p = path;
     if (strncmp(p, "/api/", 5) == 0) p += 4;
+    char *whole = url_decode(mp_str_of(p));
+    p = whole;
     if (mp_str_is(r->method, "OPTIONS")) empty(s, r->tag, 200);
     else if (origin_refused(r)) empty(s, r->tag, 403);
     else if (r->body.n > SIM_BODY) reply(s, r->tag, 413, TEXT, "Maximum request body size exceeded", 34);
@@ -344,5 +374,6 @@ void serve(mp_sim *s, const mp_sim_request *r, mp_time now) {
     else if (is(p, "/upload/image")) upload(s, r, 0);
     else if (is(p, "/upload/mask")) upload(s, r, 1);
     else reply(s, r->tag, 405, TEXT, "405: Method Not Allowed", 23);
+    free(whole);
     free(path);
 }

@@ -16,7 +16,7 @@ typedef struct traits {                              /* what a version does: pro
 } traits;
 
 typedef struct conn { uint64_t tag; char *sid; int in_table, spoke, metadata; struct conn *next; } conn;
-typedef struct cached { char key[MP_DIGEST_HEX]; char *ui; UT_hash_handle hh; } cached;
+typedef struct cached { char key[MP_DIGEST_HEX]; char *ui, *id; UT_hash_handle hh; } cached;   /* id: the node it was run as */
 typedef struct file { char *key; char *bytes; size_t n; int width, height; uint64_t look; char *prompt, *pnginfo; UT_hash_handle hh; } file;
 typedef struct model { char *name; double gb; uint64_t used; struct model *next; } model;
 
@@ -93,6 +93,8 @@ void emit_status(mp_sim *s);
 conn *conn_of(mp_sim *s, const char *sid);
 job *queue_pop(mp_sim *s);
 void queue_put(mp_sim *s, job *j);
+void extra_data(mp_sim *s, mp_buf *b, const job *j);      /* as queue and history show it */
+void job_number(mp_buf *b, const job *j);
 int queue_delete(mp_sim *s, const char *id);
 void job_drop(job *j);
 double wall_ms(const mp_sim *s, mp_time now);
@@ -109,6 +111,7 @@ const mp_json *class_def(const mp_sim *s, const char *class_type);
 int is_output_class(const mp_sim *s, const mp_json *prompt, const char *id, const char *class_type);
 
 /* executor.c */
+void cache_clear(mp_sim *s);
 void run_start(mp_sim *s, job *j, mp_time now);
 void run_step(mp_sim *s, mp_time now);
 void run_free(run *r);
@@ -128,6 +131,7 @@ file *file_find(mp_sim *s, const char *type, const char *subfolder, const char *
 file *file_add(mp_sim *s, const char *type, const char *subfolder, const char *name);
 void upload(mp_sim *s, const mp_sim_request *r, int mask);
 void view(mp_sim *s, const mp_sim_request *r);
+char *url_decode(mp_str raw);                        /* caller frees */
 char *query_arg(mp_str path, const char *name);      /* decoded; NULL when absent; caller frees */
 void files_free(mp_sim *s);
 #endif

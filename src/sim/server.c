@@ -126,7 +126,7 @@ int queue_delete(mp_sim *s, const char *id) {
     for (size_t i = 0; i < s->n_queue; i++) {
         if (strcmp(s->queue[i]->id, id) != 0) continue;
         job_drop(s->queue[i]);
-        s->queue[i] = s->queue[--s->n_queue];
+        memmove(s->queue + i, s->queue + i + 1, (--s->n_queue - i) * sizeof *s->queue);
         for (size_t k = s->n_queue / 2; k-- > 0;) sift(s, k);        /* heapify, as the server does */
         return 1;
     }
@@ -150,7 +150,7 @@ void mp_sim_connect(mp_sim *s, uint64_t tag, mp_str id, mp_time now) {
     char uuid[MP_UUID_SIZE];
     mp_uuid(&s->rng, uuid);
     c->tag = tag;
-    c->sid = id.n ? mp_strndup(id.p, id.n) : mp_strdup(uuid);
+    c->sid = id.n ? url_decode(id) : mp_strdup(uuid);
     if ((old = conn_of(s, c->sid)) != NULL) old->in_table = 0;       /* not closed, only silent from now on */
     c->in_table = 1;
     c->next = s->conns;
@@ -264,7 +264,6 @@ void mp_sim_drop(mp_sim *s, mp_time now) {
 }
 
 static void forget(mp_sim *s) {
-    cached *c, *next;
     while (s->n_queue) job_drop(queue_pop(s));
     run_free(s->run);
     s->run = NULL;
@@ -276,11 +275,7 @@ static void forget(mp_sim *s) {
         free(e);
     }
     s->n_history = 0;
-    HASH_ITER(hh, s->cache, c, next) {
-        HASH_DEL(s->cache, c);
-        free(c->ui);
-        free(c);
-    }
+    cache_clear(s);
     while (s->models) {
         model *m = s->models;
         s->models = m->next;

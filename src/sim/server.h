@@ -35,7 +35,7 @@ typedef struct mp_sim_request {
 } mp_sim_request;
 void mp_sim_ask(mp_sim *s, const mp_sim_request *r, mp_time now);
 
-/* A WebSocket to /ws was opened with this clientId (may be empty). Its frames carry `tag`. */
+/* A WebSocket to /ws was opened with this clientId, as it stands in the URL (may be empty). Its frames carry `tag`. */
 void mp_sim_connect(mp_sim *s, uint64_t tag, mp_str client_id, mp_time now);
 void mp_sim_text(mp_sim *s, uint64_t tag, mp_str text, mp_time now);
 void mp_sim_disconnect(mp_sim *s, uint64_t tag, mp_time now);

@@ -4,8 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-typedef struct verdict { const char *id; int state, good; UT_hash_handle hh; } verdict;      /* state 1: being judged */
-typedef struct { mp_sim *s; const mp_json *prompt; verdict *seen; mp_buf errors; int cycle; const char *blamed; } judge;
+typedef struct verdict { const char *id, *class_type; int state, good; char *errors; mp_buf dependents; UT_hash_handle hh; } verdict;   /* state 1: being judged */
+typedef struct { mp_sim *s; const mp_json *prompt, *link, *link_def; verdict *seen; mp_buf errors; int cycle; } judge;
 
 int is_link(const mp_json *v) { return mp_json_type(v) == MP_JSON_ARRAY && mp_json_count(v) == 2 && mp_json_string(mp_json_first(v)); }
 
@@ -229,7 +229,13 @@ static int check_link(judge *g, mp_buf *errs, const char *input, const mp_json *
             return 0;
         }
     }
-    return judge_node(g, id);
+    const mp_json *outer = g->link, *outer_def = g->link_def;
+    g->link = v;                                     /* by which input the node is reached: a fault of it names that */
+    g->link_def = def;
+    int good = judge_node(g, id);
+    g->link = outer;
+    g->link_def = outer_def;
+    return good;
 }
 
 static void check_input(judge *g, mp_buf *errs, const char *id, const char *class_type, const mp_json *def, int required, int *good) {
@@ -256,14 +262,24 @@ static void check_input(judge *g, mp_buf *errs, const char *id, const char *clas
     if (errs->n > before) *good = 0;
 }
 
-static void blame(judge *g, const char *id, const char *class_type, mp_buf *errs) {
-    if (g->errors.n) mp_buf_puts(&g->errors, ", ");
-    mp_buf_json(&g->errors, mp_str_of(id));
-    mp_buf_printf(&g->errors, ": {\"errors\": [%s], \"dependent_outputs\": [", errs->p);
-    mp_buf_json(&g->errors, mp_str_of(g->blamed));
-    mp_buf_puts(&g->errors, "], \"class_type\": ");
-    mp_buf_json(&g->errors, mp_str_of(class_type));
-    mp_buf_puts(&g->errors, "}");
+/* After an output failed: it depends on every node found faulty so far, as the real server has it. */
+static void add_dependents(judge *g, const char *output) {
+    for (verdict *v = g->seen; v; v = v->hh.next) {
+        if (!v->errors) continue;
+        if (v->dependents.n) mp_buf_puts(&v->dependents, ", ");
+        mp_buf_json(&v->dependents, mp_str_of(output));
+    }
+}
+
+static void write_errors(judge *g) {
+    for (verdict *v = g->seen; v; v = v->hh.next) {
+        if (!v->errors) continue;
+        if (g->errors.n) mp_buf_puts(&g->errors, ", ");
+        mp_buf_json(&g->errors, mp_str_of(v->id));
+        mp_buf_printf(&g->errors, ": {\"errors\": [%s], \"dependent_outputs\": [%s], \"class_type\": ", v->errors, v->dependents.p ? v->dependents.p : "");
+        mp_buf_json(&g->errors, mp_str_of(v->class_type));
+        mp_buf_puts(&g->errors, "}");
+    }
 }
 
 static int judge_node(judge *g, const char *id) {
@@ -282,8 +298,9 @@ static int judge_node(judge *g, const char *id) {
     const char *class_type = mp_json_string(mp_json_get(n, "class_type"));
     const mp_json *def = class_def(g->s, class_type), *input = mp_json_get(def, "input");
     mp_buf errs = { 0 };
+    v->class_type = class_type;
     if (!mp_json_get(n, "inputs")) {
-        exception(&errs, 0, "'inputs'", "KeyError", NULL, NULL, NULL);
+        exception(&errs, g->link != NULL, "'inputs'", "KeyError", g->link ? mp_json_name(g->link) : NULL, g->link_def, g->link);
         v->good = 0;
     } else if (def) {
         group = mp_json_get(input, "required");
@@ -303,7 +320,7 @@ static int judge_node(judge *g, const char *id) {
             mp_json_free(any);
         }
     }
-    if (errs.n) blame(g, id, class_type, &errs);
+    if (errs.n) v->errors = mp_buf_take(&errs, NULL);
     mp_buf_free(&errs);
     v->state = 2;
     return v->good;
@@ -370,15 +387,16 @@ int validate(mp_sim *s, const mp_json *prompt, char ***outputs, size_t *n_output
     for (const mp_json *n = mp_json_first(prompt); n; n = mp_json_next(n)) {
         if (!is_output_class(s, prompt, mp_json_name(n), mp_json_string(mp_json_get(n, "class_type")))) continue;
         any++;
-        g.blamed = mp_json_name(n);
-        if (judge_node(&g, g.blamed)) {
+        if (judge_node(&g, mp_json_name(n))) {
             *outputs = mp_realloc(*outputs, (*n_outputs + 1) * sizeof **outputs);
-            (*outputs)[(*n_outputs)++] = mp_strdup(g.blamed);
+            (*outputs)[(*n_outputs)++] = mp_strdup(mp_json_name(n));
         } else {
+            add_dependents(&g, mp_json_name(n));
             mp_buf_puts(&bad, bad.n ? "," : "[");
-            mp_buf_json(&bad, mp_str_of(g.blamed));
+            mp_buf_json(&bad, mp_str_of(mp_json_name(n)));
         }
     }
+    write_errors(&g);
     if (bad.n) mp_buf_puts(&bad, "]");
     mp_buf_puts(node_errors, "{");
     if (!g.cycle || *n_outputs) mp_buf_str(node_errors, mp_buf_view(&g.errors));
@@ -391,7 +409,12 @@ int validate(mp_sim *s, const mp_json *prompt, char ***outputs, size_t *n_output
         mp_json_free(list);
     }
     verdict *v, *next;
-    HASH_ITER(hh, g.seen, v, next) { HASH_DEL(g.seen, v); free(v); }
+    HASH_ITER(hh, g.seen, v, next) {
+        HASH_DEL(g.seen, v);
+        free(v->errors);
+        mp_buf_free(&v->dependents);
+        free(v);
+    }
     mp_buf_free(&g.errors);
     mp_buf_free(&bad);
     mp_buf_free(&details);

@@ -72,7 +72,8 @@ local function cpu_rows()
     local _, count = list:gsub("\n", "")
     local urls, stop = start(("%s/player %s 2 %s"):format(build, frames, v == "2024-10" and "own" or ""), 2)
     local f = assert(io.open(body, "w"))
-    f:write(('{"client_id":"moonpool-00000000-0000-4000-8000-000000000000","prompt_id":"00000000-0000-4000-8000-000000000000","extra_data":{"moonpool":"00000000-0000-4000-8000-000000000000"},"prompt":%s}'):format(text))
+    local id = "00000000-0000-4000-8000-000000000000"
+    f:write(('{"client_id":"moonpool-%s","prompt_id":"%s","extra_data":{"moonpool":"%s"},"prompt":%s}'):format(id, id, id, text))
     f:close()
     local ours, floor = {}, {}
     for i = 1, 5 do
@@ -89,8 +90,6 @@ local function cpu_rows()
 end
 
 -- ---- memory -------------------------------------------------------------------------------------------------------------
-
-local function rss_kb(pid) return tonumber(read(("/proc/%s/status"):format(pid or "self")):match "VmRSS:%s+(%d+)") end
 
 local function queued_rows()
   local script = [[

@@ -439,7 +439,9 @@ describe("structure_hash", function()
   end)
 
   it("is current after each change, as if the text were read anew", function()
-    for _, change in ipairs { { "4", "ckpt_name", "b.ckpt" }, { "3", "seed", 5 }, { "3", "negative", { "6", 0 } }, { "9", "new", { a = 1 } }, { "9", "new", { a = "x.pt" } }, { "6", "text", "t" } } do
+    for _, change in ipairs {
+      { "4", "ckpt_name", "b.ckpt" }, { "3", "seed", 5 }, { "3", "negative", { "6", 0 } }, { "9", "new", { a = 1 } }, { "9", "new", { a = "x.pt" } }, { "6", "text", "t" },
+    } do
       w:input(table.unpack(change))
       assert.equal(W.hash(w:to_json()), w.structure_hash)
       assert.equal(w.structure_hash, w:clone().structure_hash)
@@ -447,7 +449,9 @@ describe("structure_hash", function()
   end)
 
   it("orders names by UTF-16 code units, with array indices first", function()
-    assert.equal(sha256 '{"1":{"class_type":"A","inputs":{"0":"number","10":"number","4294967294":"number","01":"number","4294967295":"number","z":"number","é":"number","𐀀":"number","\u{ffff}":"number"}}}',
+    local names = {}
+    for i, name in ipairs { "0", "10", "4294967294", "01", "4294967295", "z", "é", "𐀀", "\u{ffff}" } do names[i] = ('"%s":"number"'):format(name) end
+    assert.equal(sha256('{"1":{"class_type":"A","inputs":{' .. table.concat(names, ",") .. "}}}"),
       W.hash '{"1":{"class_type":"A","inputs":{"\u{ffff}":1,"𐀀":1,"é":1,"z":1,"4294967295":1,"4294967294":1,"10":1,"01":1,"0":1}}}')
   end)
 
@@ -575,6 +579,23 @@ describe("refused with words that say what it is and where it breaks:", function
 
   it("the first wrong thing, when there are several", function()
     refused('{"1":{"class_type":"A","inputs":{"a":["8",0],"b":["9",0]}},"2":7}', 'input "a"')
+  end)
+end)
+
+describe("a loop made by setting a link", function()
+  it("ends the job as failed when it is submitted", function()
+    local path = H.folder "graph" .. "/loop.lua"      -- in a process of its own, because it did crash
+    H.write(path, [=[local moonpool = require "moonpool"
+      local sim <close> = assert(moonpool.sim { speed = 1000 })
+      local pool <close> = moonpool.pool { log_level = "silent" }
+      pool:add_client(sim.url)
+      local w = moonpool.workflow.load(arg[1]):input("3", "latent_image", { "8", 0 })
+      local job, err = pool:submit(w)
+      print(job and job:wait().status or err.kind)]=])
+    H.write(path .. ".json", H.text_to_image)
+    local text, code = H.run(("%s %s %s.json"):format(H.moonpool, path, path))
+    assert.equal(0, code, text)
+    assert.is_true(text == "failed\n" or text == "invalid\n", text)
   end)
 end)
 

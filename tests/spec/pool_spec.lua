@@ -10,14 +10,19 @@ local function keep(object, close)
   return object
 end
 
+-- Every node at once, but the sampler.
+local function costs(sampler)
+  return { CheckpointLoaderSimple = 0.1, EmptyLatentImage = 0.1, CLIPTextEncode = 0.1, VAEDecode = 0.1, SaveImage = 0.1, PreviewImage = 0.1, KSampler = sampler }
+end
+
 local function sim(options)
-  local o = { speed = 50 }
+  local o = { speed = 50, costs = costs { ms = 0, step_ms = 30 } }
   for k, v in pairs(options or {}) do o[k] = v end
   return keep(assert(moonpool.sim(o)), function(s) s:close() end)
 end
 
 local function new_pool(options)
-  local o = { log_level = "silent", reconnect_base_ms = 40, retry_delay_ms = 1, seed = 7 }
+  local o = { log_level = "silent", reconnect_base_ms = 40, retry_delay_ms = 1 }
   for k, v in pairs(options or {}) do o[k] = v end
   return keep(moonpool.pool(o), function(p) p:shutdown { timeout_ms = 0 } end)
 end
@@ -773,7 +778,7 @@ describe("events", function()
   end)
 
   it("tell progress, step by step, up to the whole", function()
-    local pool = pool_of { sim { speed = 1, costs = { KSampler = { ms = 0, step_ms = 150 } } } }
+    local pool = pool_of { sim { speed = 1, costs = costs { ms = 0, step_ms = 150 } } }
     local job = pool:submit(picture():input("3", "steps", 3))
     local values, overall = {}, 0
     job:on("progress", function(e)
@@ -788,7 +793,7 @@ describe("events", function()
   end)
 
   it("carry previews", function()
-    local pool = pool_of { sim { speed = 1, previews = true, costs = { KSampler = { ms = 0, step_ms = 150 } } } }
+    local pool = pool_of { sim { speed = 1, previews = true, costs = costs { ms = 0, step_ms = 150 } } }
     local job = pool:submit(picture():input("3", "steps", 3))
     local image, node, format
     job:on("preview", function(e) image, node, format = e.image, e.node, e.format end)
@@ -1198,7 +1203,7 @@ describe("a server that", function()
     fault(s)
     return job:wait()
   end
-  local function slow(version) return sim { speed = 1, version = version, costs = { KSampler = { ms = 0, step_ms = 10 } } } end
+  local function slow(version) return sim { speed = 1, version = version, costs = costs { ms = 0, step_ms = 10 } } end
 
   local function states_of(profile)
     local all = {}
@@ -1275,6 +1280,33 @@ describe("a server that", function()
     end)
   end
 
+  it("restarts answers nobody meanwhile, on kept connections neither", function()
+    local s = sim()
+    local _, c = pool_of { s }
+    assert(c:system_stats())
+    s:restart(3600000)
+    local stats, err = c:system_stats()
+    assert.is_nil(stats)
+    assert.equal("connection", err.kind)
+  end)
+
+  it("ends in mid request ends nothing else", function()
+    local s = moonpool.sim { speed = 50 }
+    local pool, c = pool_of { s }
+    assert(c:system_stats())
+    s:stall(3600000)
+    local asked = moonpool.spawn(function() return c:system_stats() end)
+    for _ = 1, 5 do moonpool.step(1) end
+    s:close()
+    local stats, err = asked:wait()
+    assert.is_nil(stats)
+    assert.equal("connection", err.kind)
+    assert.is_nil((c:queue()))
+    till("the client is offline", function() return not c.online end)
+    pool:add_client(sim().url)
+    assert.equal("completed", pool:submit(picture()):wait().status)
+  end)
+
   it("is gone for longer than unreachable_ms gives its job up to another", function()
     local a, b = slow(), sim()
     local pool = new_pool { unreachable_ms = 50 }
@@ -1301,7 +1333,7 @@ describe("a server that", function()
   end)
 
   it("serves two pools keeps their jobs apart when one cancels", function()
-    local s = sim { speed = 1, costs = { KSampler = { ms = 0, step_ms = 10 } } }
+    local s = sim { speed = 1, costs = costs { ms = 0, step_ms = 10 } }
     local one, two = pool_of { s }, pool_of { s }
     local mine = one:submit(endless())
     till("the first one runs", function() return mine.status == "running" end)
@@ -1325,7 +1357,7 @@ describe("a server that", function()
   end)
 
   it("loses a waiting prompt to somebody's delete runs it again", function()
-    local s = sim { speed = 1, costs = { KSampler = { ms = 0, step_ms = 10 } } }
+    local s = sim { speed = 1, costs = costs { ms = 0, step_ms = 10 } }
     local pool, c = pool_of({ s }, { poll_ms = 20 })
     local first = pool:submit(picture():input("3", "steps", 60))
     local second = pool:submit(picture():input("3", "seed", 2))
@@ -1402,15 +1434,13 @@ describe("a policy", function()
   end
 
   it("called default prefers the client that ran the workflow last", function()
-    local pool = two_clients { policy = "default" }
-    local first = pool:submit(two_outputs()):wait().client
-    assert.equal("a", first)
-    pool:submit(picture())
-    pool:submit(two_outputs())
-    for r in pool:results() do
-      if r.outputs["10"] then assert.equal("a", r.client) end
-    end
-    assert.equal("a", pool:submit(two_outputs()):wait().client)
+    local pool, a = pool_of({ sim() }, { policy = "default" })
+    assert.equal("completed", pool:submit(picture()):wait().status)
+    local b = pool:add_client(sim().url, { priority = 5 })
+    till("both are online", function() return b.online end)
+    assert.equal(a.name, pool:submit(picture()):wait().client)
+    assert.equal(a.name, pool:submit(two_outputs()):wait().client)             -- it holds the model
+    assert.equal(b.name, pool:submit(picture():input("4", "ckpt_name", "sdxl.safetensors")):wait().client)
   end)
 
   it("can be a file", function()
@@ -1489,7 +1519,7 @@ describe("a policy", function()
   it("that always asks for a retry does not keep a job for ever", function()
     local s = sim()
     s:fail { class = "KSampler", times = 1000000 }
-    local pool = pool_of({ s }, { policy = { on_failure = function() return "retry" end } })
+    local pool = pool_of({ s }, { retry_delay_ms = 0.001, policy = { on_failure = function() return "retry" end } })
     assert.equal("failed", pool:submit(picture()):wait().status)
   end)
 
@@ -1558,10 +1588,8 @@ describe("a policy", function()
     end
 
     for _, name in ipairs { "io", "os.execute", "os.remove", "os.getenv", "os.exit", "os.rename", "os.tmpname", "load", "loadfile", "dofile", "debug", "package", "coroutine",
-                            "collectgarbage", "string.dump", "print", "require 'string' and nil" } do
-      if not name:find "require" then
-        it("cannot reach " .. name, function() assert.equal("nil", inside(name)) end)
-      end
+                            "collectgarbage", "string.dump", "print" } do
+      it("cannot reach " .. name, function() assert.equal("nil", inside(name)) end)
     end
 
     it("can use what it needs", function()
@@ -1571,7 +1599,7 @@ describe("a policy", function()
       assert.equal("ab", inside "('a'):rep(1) .. 'b'")
       assert.equal("b", inside "('abc'):match 'a(.)c'")
       assert.equal("a.b", inside "(('a b'):gsub(' ', '.'))")
-      assert.equal("2 4", inside "table.concat({ ('a_b_c'):find('_', 1, true), ('a_b_c'):find('_', 3, true) }, ' '):gsub(' 2', '')")
+      assert.equal("4", inside "(('a_b_c'):find('_', 3, true))")
     end)
 
     it("cannot require what is elsewhere", function()
@@ -1589,7 +1617,8 @@ describe("a policy", function()
 
     it("cannot get out by string methods or metatables", function()
       assert.equal("nil", inside "(''):gsub('', '') and getmetatable('').__index.dump")
-      assert.equal("false", inside "(pcall((''):rep('x') and ('').rep, 'x', 2^21))")
+      assert.equal("false", inside "(pcall((''):rep(0).rep, 'x', 2^21))")
+      assert.equal("nil", inside "require == nil or rawget(_G, 'require') == nil or string.dump")
     end)
 
     it("cannot load byte code", function()

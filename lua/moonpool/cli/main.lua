@@ -2,7 +2,7 @@
 local core = require "moonpool.core"
 local task = require "moonpool.task"
 
-local commands = { sim = true, replay = false }
+local commands = { sim = true }
 
 local usage = [[
 usage: moonpool FILE.lua [args]     run a script; `arg` holds its arguments
@@ -96,10 +96,11 @@ return function(argv)
     io.write(usage)
     return 2
   end
-  arg = {}
-  for k = 0, #argv do arg[k - i] = argv[k] end
-  if commands[name] then return require("moonpool.cli." .. name)({ table.unpack(arg) }, run) end
+  local given = {}
+  for k = 0, #argv do given[k - i] = argv[k] end
+  _G.arg = given
+  if commands[name] then return require("moonpool.cli." .. name)({ table.unpack(given) }, run) end
   local chunk = load_file(name)
   if not chunk then return 1 end
-  return run(chunk, table.unpack(arg))
+  return run(chunk, table.unpack(given))
 end
