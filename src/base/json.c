@@ -3,7 +3,8 @@
  * cJSON keeps numbers as doubles and refuses NaN. Literals that a double would change are therefore
  * blanked to a `0` of the same length in a copy of the text, and after parsing text and tree are walked
  * together: the n-th number of the text is the n-th number of the tree. Such an item becomes a raw item
- * that holds its literal. Text without such literals is parsed as it is, without a copy. */
+ * that holds its literal. Text without such literals is parsed as it is, without a copy. What cJSON's strings cannot
+ * hold (\u0000, and surrogates without their other half) is read as U+FFFD. */
 #include "base/json.h"
 #include <cjson/cJSON.h>
 #include <stdio.h>
@@ -35,17 +36,54 @@ static size_t word_at(const char *p, const char *end) {
     return 0;
 }
 
-typedef struct { const char *p, *end; } walk;
+typedef struct { const char *p, *end; int in_string; } walk;
 
-/* The next number literal of the text outside of strings; 0 at the end. Depth is measured on the way. */
+static long hex4(const char *p, const char *end) {
+    long v = 0;
+    for (int i = 0; i < 4; i++) {
+        if (p + i >= end) return -1;
+        char c = p[i];
+        int d = digit(c) ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        if (d < 0) return -1;
+        v = v * 16 + d;
+    }
+    return v;
+}
+
+/* At a \u: 0 fine, 1 a NUL or a lone surrogate, which cJSON cannot hold, -1 malformed. */
+static int odd_escape(const char *p, const char *end) {
+    long c = hex4(p + 2, end);
+    if (c < 0) return -1;
+    if (c >= 0xd800 && c < 0xdc00) return p + 12 <= end && p[6] == '\\' && p[7] == 'u' && hex4(p + 8, end) >= 0xdc00 && hex4(p + 8, end) < 0xe000 ? 0 : 1;
+    return c == 0 || (c >= 0xdc00 && c < 0xe000);
+}
+
+/* The next literal to look at outside of strings: a number, or an odd escape (then *exact is -1) or a malformed place
+ * (then *exact is -2). 0 at the end. Depth is measured on the way. */
 static int next_number(walk *w, mp_str *lit, int *exact, int *depth, int *deepest) {
     while (w->p < w->end) {
         char c = *w->p;
-        if (c == '"') {
-            for (w->p++; w->p < w->end && *w->p != '"'; w->p++)
-                if (*w->p == '\\') w->p++;
+        if (c == '"' || w->in_string) {
+            for (w->p += !w->in_string, w->in_string = 1; w->p < w->end && *w->p != '"'; w->p++) {
+                if (*w->p != '\\') continue;
+                int odd = w->p + 1 < w->end && w->p[1] == 'u' ? odd_escape(w->p, w->end) : 0;
+                int pair = !odd && w->p + 1 < w->end && w->p[1] == 'u' && hex4(w->p + 2, w->end) >= 0xd800 && hex4(w->p + 2, w->end) < 0xdc00;
+                if (odd) {
+                    *lit = mp_str_make(w->p, 6);
+                    *exact = odd < 0 ? -2 : -1;
+                    w->p += odd < 0 ? 1 : 6;
+                    return 1;
+                }
+                w->p += pair ? 11 : 1;
+            }
+            w->in_string = 0;
             if (w->p < w->end) w->p++;
             continue;
+        }
+        if ((unsigned char)c < 0x20 && c != '\t' && c != '\n' && c != '\r') {
+            *lit = mp_str_make(w->p++, 1);
+            *exact = -2;
+            return 1;
         }
         if (c == '{' || c == '[') { if (++*depth > *deepest) *deepest = *depth; }
         else if (c == '}' || c == ']') --*depth;
@@ -61,6 +99,8 @@ static int next_number(walk *w, mp_str *lit, int *exact, int *depth, int *deepes
     }
     return 0;
 }
+
+static int name_char(char c) { return digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '.' || c == '_'; }
 
 /* cJSON would take the blanked copy of `1-2` or `1.2.3`; a literal must be a number by RFC 8259. */
 static int well_formed(mp_str l) {
@@ -90,13 +130,24 @@ static int place_error(mp_err *e, const char *text, const char *at, const char *
     return mp_fail(e, MP_EPARSE, "no valid JSON: %s at line %d, column %d", what, line, column);
 }
 
+static int blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+
+/* Where a name should stand cJSON reports the place behind what it found there. */
+static const char *error_place(const char *text, const char *end) {
+    if (end < text + 2 || blank(end[-1]) || strchr("{[,:\"", end[-1])) return end;
+    const char *p = end - 2;
+    while (p > text && blank(*p)) p--;
+    return *p == '{' || *p == ',' ? end - 1 : end;
+}
+
 /* Gives every number item whose literal is not exact its literal; document order. */
 static void restore(cJSON *item, walk *w) {
     for (; item; item = item->next) {
         if (cJSON_IsNumber(item)) {
             mp_str lit = { 0 };
             int exact = 1, depth = 0, deepest = 0;
-            if (!next_number(w, &lit, &exact, &depth, &deepest) || exact) continue;
+            do if (!next_number(w, &lit, &exact, &depth, &deepest)) return; while (exact < 0);
+            if (exact) continue;
             item->type = cJSON_Raw;
             item->valuestring = mp_strndup(lit.p, lit.n);
         } else if (item->child) restore(item->child, w);
@@ -104,18 +155,21 @@ static void restore(cJSON *item, walk *w) {
 }
 
 mp_json *mp_json_parse(const char *p, size_t n, mp_err *e) {
-    walk w = { p, p + n };
+    walk w = { p, p + n, 0 };
     char *copy = NULL;
     mp_str lit;
     int exact, depth = 0, deepest = 0;
     while (next_number(&w, &lit, &exact, &depth, &deepest)) {
-        if (!well_formed(lit)) {
-            place_error(e, p, lit.p, "a malformed number");
+        const char *behind = lit.p + lit.n;
+        int glued = exact >= 0 && ((lit.p > p && name_char(lit.p[-1])) || (behind < p + n && name_char(*behind)));
+        if (exact == -2 || glued || (exact >= 0 && !well_formed(lit))) {
+            place_error(e, p, lit.p, exact == -2 ? "a malformed escape or a control character" : "a malformed number");
             free(copy);
             return NULL;
         }
-        if (exact) continue;
+        if (exact == 1) continue;
         if (!copy) copy = mp_strndup(p, n);
+        if (exact == -1) { memcpy(copy + (lit.p - p), "\\ufffd", 6); continue; }
         memset(copy + (lit.p - p), ' ', lit.n);
         copy[lit.p - p] = '0';
     }
@@ -123,7 +177,7 @@ mp_json *mp_json_parse(const char *p, size_t n, mp_err *e) {
     const char *end = NULL, *text = copy ? copy : p;
     if (deepest > MP_JSON_DEPTH) mp_fail(e, MP_ELIMIT, "JSON nested deeper than %d levels", MP_JSON_DEPTH);
     else if (!(j = cJSON_ParseWithLengthOpts(text, n, &end, 0)))
-        place_error(e, p, end && end >= text && end <= text + n ? p + (end - text) : p, n ? "unexpected text" : "nothing");
+        place_error(e, p, end && end >= text && end <= text + n ? p + (error_place(text, end) - text) : p, n ? "unexpected text" : "nothing");
     if (j) {
         while (end < text + n && strchr(" \t\r\n", *end) && *end) end++;
         if (end < text + n) {
@@ -133,7 +187,7 @@ mp_json *mp_json_parse(const char *p, size_t n, mp_err *e) {
         }
     }
     if (j && copy) {
-        walk again = { p, p + n };
+        walk again = { p, p + n, 0 };
         restore(j, &again);
     }
     free(copy);

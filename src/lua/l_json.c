@@ -98,7 +98,11 @@ static void no(lua_State *L, mp_buf *b, const char *what, const char *why, const
     luaL_error(L, "%s: %s %s cannot be written as JSON", what, why, type);
 }
 
-static int compare_names(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int compare_names(const void *a, const void *b) {
+    const mp_str *x = a, *y = b;
+    int c = memcmp(x->p, y->p, x->n < y->n ? x->n : y->n);
+    return c ? c : x->n < y->n ? -1 : x->n > y->n;
+}
 
 static void write_value(lua_State *L, int i, mp_buf *b, const char *what, int depth);
 
@@ -109,8 +113,11 @@ static void write_table(lua_State *L, int i, mp_buf *b, const char *what, int de
         array = lua_rawequal(L, -1, -2);
         lua_pop(L, 2);
     }
-    size_t n = lua_rawlen(L, i), names = 0, cap = 0;
+    size_t n = lua_rawlen(L, i), names = 0;
     if (n || array) {
+        size_t keys = 0;
+        for (lua_pushnil(L); lua_next(L, i); lua_pop(L, 1)) keys++;
+        if (keys != n) no(L, b, what, "a table that is list and object at once, or a list with holes,", "");
         mp_buf_putc(b, '[');
         for (size_t k = 1; k <= n; k++) {
             if (k > 1) mp_buf_putc(b, ',');
@@ -121,28 +128,30 @@ static void write_table(lua_State *L, int i, mp_buf *b, const char *what, int de
         mp_buf_putc(b, ']');
         return;
     }
-    const char **v = NULL;                           /* sorted, so that the same table gives the same text */
     for (lua_pushnil(L); lua_next(L, i); lua_pop(L, 1)) {
-        if (lua_type(L, -2) != LUA_TSTRING) { free(v); no(L, b, what, "a table with a key of type", luaL_typename(L, -2)); }
-        v = mp_grow(v, names, &cap, sizeof *v);
-        v[names++] = lua_tostring(L, -2);
+        if (lua_type(L, -2) != LUA_TSTRING) no(L, b, what, "a table with a key of type", luaL_typename(L, -2));
+        names++;
+    }
+    mp_str *v = lua_newuserdatauv(L, names * sizeof *v + 1, 0);          /* sorted, so that the same table gives the same text */
+    names = 0;
+    for (lua_pushnil(L); lua_next(L, i); lua_pop(L, 1)) {
+        size_t len;
+        const char *z = lua_tolstring(L, -2, &len);
+        v[names++] = mp_str_make(z, len);
     }
     if (names) qsort(v, names, sizeof *v, compare_names);
     mp_buf_putc(b, '{');
     for (size_t k = 0; k < names; k++) {
-        size_t len;
         if (k) mp_buf_putc(b, ',');
-        lua_pushstring(L, v[k]);
-        lua_pushvalue(L, -1);
+        lua_pushlstring(L, v[k].p, v[k].n);
         lua_rawget(L, i);
-        const char *name = lua_tolstring(L, -2, &len);
-        mp_buf_json(b, mp_str_make(name, len));
+        mp_buf_json(b, v[k]);
         mp_buf_putc(b, ':');
         write_value(L, lua_gettop(L), b, what, depth + 1);
-        lua_pop(L, 2);
+        lua_pop(L, 1);
     }
     mp_buf_putc(b, '}');
-    free(v);
+    lua_pop(L, 1);
 }
 
 static void write_value(lua_State *L, int i, mp_buf *b, const char *what, int depth) {

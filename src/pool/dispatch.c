@@ -181,9 +181,8 @@ void dispatch(mp_pool *p, mp_time now) {
 /* ---- the reply ----------------------------------------------------------------------------------------- */
 
 static void refused(mp_client *c, prompt *pr, mp_failure *f, mp_time now) {
-    mp_job *j = pr->job;
+    if (pr->job) attempt_failed(c->pool, pr->job, c, f, now);        /* first: the job still names its prompt */
     prompt_gone(pr);
-    if (j) attempt_failed(c->pool, j, c, f, now);
 }
 
 static void accepted(mp_client *c, prompt *pr, const char *id, mp_time now) {

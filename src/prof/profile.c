@@ -274,6 +274,8 @@ static void on_failed(mp_profile *p, const mp_msg *m, mp_time now) {
         begin(r, now);                               /* no-op when it runs: the usual case */
         if (r->started == now && r->ended == NONE && !r->announced) r->started = NONE;
         fail(p, r, words, now);
+        for (size_t i = p->n_submitted; i < p->n; i++)       /* it failed inside: the open inner node is where */
+            if (p->nodes[i].status == MP_NODE_EXECUTING && p->nodes[i].real == root_of(p, r)) fail(p, &p->nodes[i], words, now);
     }
     finish_open(p, MP_NODE_FAILED, m->kind == MP_MSG_INTERRUPTED ? "interrupted" : "stopped because another node failed", now);
     free(words);

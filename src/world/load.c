@@ -8,7 +8,7 @@
 #define MAX_JOBS 80
 #define CLASSES 3
 
-typedef struct { mp_job *j; uint64_t id; int ends, attempts_seen, disturbed; double priority; int kind; mp_time queued; } tracked;
+typedef struct { mp_job *j; uint64_t id; int ends, attempts_seen, disturbed, doomed; double priority; int kind; mp_time queued; } tracked;
 
 typedef struct trial {
     mp_trial *t;
@@ -19,6 +19,7 @@ typedef struct trial {
     mp_time idle_since[12], stray_since[12];
     int affinity[12][CLASSES];
     int faulty, strays, claimed[CLASSES];
+    size_t doomed;
     mp_client *looking;
 } trial;
 
@@ -60,6 +61,8 @@ static void end_of(trial *x, tracked *k, mp_event_kind how) {
     if (!j) { broke(x, "job %llx is gone at its end", (unsigned long long)k->id); return; }
     if (how == MP_EV_JOB_COMPLETED && !mp_job_outputs(j)) broke(x, "job %llx completed without outputs", (unsigned long long)k->id);
     if (how != MP_EV_JOB_COMPLETED && !mp_job_failure(j)) broke(x, "job %llx ended without a reason", (unsigned long long)k->id);
+    if (k->doomed && how == MP_EV_JOB_COMPLETED) broke(x, "job %llx completed with a value that no server takes", (unsigned long long)k->id);
+    if (k->doomed && how == MP_EV_JOB_FAILED) x->doomed++;
     if (how == MP_EV_JOB_FAILED && mp_job_failure(j)->kind == MP_FAIL_NONE) broke(x, "job %llx failed of nothing", (unsigned long long)k->id);
     mp_profile *p = mp_job_profile(j);
     mp_buf b = { 0 };
@@ -149,6 +152,8 @@ static void submit(mp_world *w, void *ud, size_t arg) {
     char text[24];
     snprintf(text, sizeof text, "%llu", (unsigned long long)mp_rng_below(r, 1000));
     mp_workflow_set(wf, mp_str_of(arg == 1 ? "3" : "1"), mp_str_of(arg == 1 ? "seed" : "color"), mp_str_of(text), NULL);
+    k->doomed = arg == 1 && mp_rng_below(r, 12) == 0;                    /* a value no server takes */
+    if (k->doomed) mp_workflow_set(wf, mp_str_of("3"), mp_str_of("steps"), mp_str_of("0"), NULL);
     mp_job *j = mp_pool_submit(mp_world_pool(w), wf, &o, mp_world_now(w), NULL);
     mp_workflow_unref(wf);
     if (!j) return;
@@ -264,7 +269,7 @@ int mp_trial_run(mp_trial *t) {
         if (mp_sim_waiting(mp_world_sim(x.w, i))) broke(&x, "sim%zu still holds prompts of ours", i);
         if (quiet && mp_client_load(mp_world_client(x.w, i))) broke(&x, "a slot of sim%zu was never given back", i);
     }
-    if (!x.faulty && t->failed) broke(&x, "%zu jobs failed though nothing went wrong", t->failed);
+    if (!x.faulty && t->failed != x.doomed) broke(&x, "%zu jobs failed though nothing went wrong", t->failed - x.doomed);
     if (!x.faulty && ran > x.n) broke(&x, "%zu prompts ran for %zu jobs though nothing went wrong", ran, x.n);
     mp_world_digest(x.w, t->digest);
     for (int k = 0; k < CLASSES; k++) mp_workflow_unref(x.wf[k]);

@@ -108,20 +108,9 @@ local function only(list, kind)
   return out
 end
 
--- Every socket gets a status when the queue is cleared; what came before it is complete. Works on sockets that are in
--- the server's table.
-local function everything(sim, ws)
-  local before = fetch(sim, "/prompt").exec_info.queue_remaining
-  assert.are.equal(0, before)
-  submit(sim, { a = { class_type = "EmptyImage", inputs = { width = 8, height = 8, batch_size = 1, color = 1 } },
-                b = { class_type = "PreviewImage", inputs = { images = { "a", 0 } } } }, "nobody", { extra_data = { barrier = true } })
-  local list = read_until(ws, function(m) return m.type == "status" and m.data.status.exec_info.queue_remaining == 1 end)
-  list[#list] = nil
-  return list
-end
-
--- A socket that is not in the table any more (or not known to be): it still gets the answer to its first JSON message.
-local function everything_on_deaf(ws)
+-- All that came until now: the answer to a first JSON message is sent behind it, also on a socket that is deaf. Once
+-- for each socket, 0.18.1 only.
+local function everything(ws)
   ws:send(json.encode { type = "feature_flags", data = {} })
   local list = read_until(ws, function(m) return m.type == "feature_flags" end)
   list[#list] = nil
@@ -320,6 +309,54 @@ describe("sim: the messages of a job", function()
     local ws <close> = connect(sim, "a")
     run(sim, ws, "a", small(), { extra_data = { mine = 1 } })
     assert.are.equal("execution_cached 1,2,3", shorts(run(sim, ws, "a", small(), { extra_data = { mine = 2 } }))[4])
+  end)
+
+  it("the order of inputs does not matter to the cache", function()
+    local sim <close> = server()
+    local ws <close> = connect(sim, "a")
+    local tail = [["2":{"class_type":"PreviewImage","inputs":{"images":["1",0]}}}}]]
+    local cached
+    for _, inputs in ipairs { [["width":16,"height":8,"batch_size":1,"color":1]], [["color":1,"batch_size":1,"height":8,"width":16]] } do
+      local reply = request(sim, "POST", "/prompt", [[{"client_id":"a","prompt":{"1":{"class_type":"EmptyImage","inputs":{]] .. inputs .. "}}," .. tail)
+      cached = shorts(read_until(ws, is_end(json.decode(reply.body).prompt_id)))[4]
+    end
+    assert.are.equal("execution_cached 1,2", cached)
+  end)
+
+  it("node ids may be any text", function()
+    local sim <close> = server()
+    local ws <close> = connect(sim, "a")
+    local p = small()
+    local odd = { ["12:5"] = p["1"], ['a"b\\ü'] = p["2"], [""] = p["3"] }
+    p["2"].inputs.image[1], p["3"].inputs.images[1] = "12:5", 'a"b\\ü'
+    assert.are.same({ "executing 12:5", 'executing a"b\\ü', "executing ", "executed " }, { table.unpack(shorts(run(sim, ws, "a", odd), "progress_state"), 5, 8) })
+  end)
+
+  it("with a delay each way the order is the same", function()
+    local sim <close> = server { delay_ms = 2 }
+    local ws <close> = connect(sim, "a")
+    assert.are.same({
+      "status 1", "status 1", "execution_start", "execution_cached", "executing 1", "executing 2", "executing 3", "executed 3",
+      "execution_success", "status 0", "executing null",
+    }, shorts(run(sim, ws, "a", small()), "progress_state"))
+  end)
+
+  it("after a stall everything is answered and told", function()
+    local sim <close> = server()
+    local ws <close> = connect(sim, "a")
+    sim:stall(30)
+    assert.are.equal(1, #only(run(sim, ws, "a", small()), "execution_success"))
+  end)
+
+  it("sim:record counts", function()
+    local sim <close> = server()
+    local ws <close> = connect(sim, "a")
+    for i = 1, 2 do run(sim, ws, "a", small(i)) end
+    run(sim, ws, "a", small(2))
+    sim:fail { class = "EmptyImage" }
+    run(sim, ws, "a", small(3))
+    local r = sim:record()
+    assert.are.same({ 4, 6, 1, 0, 3, 0 }, { r.prompts, r.executed, r.failed, r.interrupted, #r.gaps_ms, r.waiting })
   end)
 
   it("twins run once", function()
@@ -917,6 +954,16 @@ describe("sim: ids of prompts", function()
     assert.are.equal(36, #id)
   end)
 
+  it("twice in the queue with the same number: 500, and it runs all the same", function()
+    local sim <close> = server { costs = endless_costs }
+    local ws <close> = connect(sim, "a")
+    occupy(sim, ws, "a")
+    local body = { prompt = small(), client_id = "a", prompt_id = "same", number = 50 }
+    assert.are.equal(200, request(sim, "POST", "/prompt", body).status)
+    assert.are.equal(500, request(sim, "POST", "/prompt", body).status)
+    assert.are.equal(2, #fetch(sim, "/queue").queue_pending)
+  end)
+
   it("null becomes None", function()
     local sim <close> = server()
     assert.are.equal("None", (submit(sim, small(), "a", { prompt_id = json.null })))
@@ -980,7 +1027,7 @@ describe("sim: sockets", function()
     local a <close> = connect(sim, "a")
     local b <close> = connect(sim, "b")
     run(sim, a, "a", text_to_image(), { extra_data = { preview_method = "auto" } })
-    assert.are.same({ "status 1", "status 1", "status 0" }, shorts(everything(sim, b)))
+    assert.are.same({ "status 1", "status 1", "status 0" }, shorts(everything(b)))
   end)
 
   it("an unknown client_id: status only", function()
@@ -1000,8 +1047,6 @@ describe("sim: sockets", function()
     local id = submit(sim, text_to_image { steps = 2 }, nil, { extra_data = { preview_method = "auto" } })
     for _, ws in ipairs { a, b } do
       local list = read_until(ws, function(m) return short(m) == "status 0" end)
-      local seen = {}
-      for _, m in ipairs(list) do seen[short(m):match "^%S+ ?1?$" or m.type] = true end
       assert.are.same({ "status 1", "status 1", "progress 1/2", "binary 1", "progress 2/2", "binary 1", "status 0" }, shorts(list, "progress_state"))
       assert.are.equal(16, #only(list, "progress_state"))
       assert.are.equal("3", only(list, "progress")[1].data.node)
@@ -1037,7 +1082,7 @@ describe("sim: sockets", function()
     local old <close> = connect(sim, "twice")
     local new <close> = connect(sim, "twice")
     assert.are.equal(1, #only(run(sim, new, "twice", small()), "execution_success"))
-    assert.are.same({}, everything_on_deaf(old))
+    assert.are.same({}, everything(old))
   end)
 
   it("the orphan trap: when the older one closes, the newer one goes deaf, status included", function()
@@ -1050,7 +1095,7 @@ describe("sim: sockets", function()
     local id = submit(sim, small(), "twice")
     read_until(witness, function(m) return short(m) == "status 0" end)
     assert.is_truthy(history_of(sim, id))
-    assert.are.same({}, everything_on_deaf(new))
+    assert.are.same({}, everything(new))
     local third <close> = connect(sim, "twice")
     assert.are.equal(1, #only(run(sim, third, "twice", small(2)), "execution_success"))
   end)
@@ -1064,7 +1109,7 @@ describe("sim: sockets", function()
     local witness <close> = connect(sim, "witness")
     submit(sim, small(), "twice")
     read_until(witness, function(m) return short(m) == "status 0" end)
-    assert.are.same({}, everything_on_deaf(old))
+    assert.are.same({}, everything(old))
   end)
 
   it("reconnect in mid-job: executing without prompt_id, then what comes next", function()
@@ -1088,7 +1133,7 @@ describe("sim: sockets", function()
     local b <close> = connect(sim, "b")
     interrupt(sim, id)
     read_until(ws, is_end(id))
-    assert.are.same({ "status 0" }, shorts(everything(sim, b)))
+    assert.are.same({ "status 0" }, shorts(everything(b)))
   end)
 
   it("a submitter who is gone: the job runs to its end", function()
@@ -1140,6 +1185,20 @@ describe("sim: sockets", function()
     local list = read_until(again, is_end(answer.prompt_id))
     assert.are.equal("execution_cached", shorts(list)[4])
     assert.are.equal("small_00002_.png", only(list, "executed")[1].data.output.images[1].filename)
+  end)
+
+  it("sim:restart wipes the temp folder", function()
+    local sim <close> = server()
+    local p = small()
+    p["3"] = { class_type = "PreviewImage", inputs = { images = { "2", 0 } } }
+    local file
+    do
+      local ws <close> = connect(sim, "a")
+      file = only(run(sim, ws, "a", p), "executed")[1].data.output.images[1].filename
+    end
+    assert.are.equal(200, get(sim, "/view?type=temp&filename=" .. file).status)
+    sim:restart(0)
+    assert.are.equal(404, get(sim, "/view?type=temp&filename=" .. file).status)
   end)
 
   it("sim:wedge: accepted, none runs, interrupt does nothing", function()
@@ -1285,7 +1344,7 @@ describe("sim: values are coerced as Python does", function()
   it("a number in a text counts for the size of the picture", function()
     local inputs, png = coerced { width = "24", height = 24 }
     assert.are.equal(24, inputs.width)
-    assert.are.same({ 24, 24 }, { string.unpack(">I4I4", png, 17) })
+    assert.are.equal(string.pack(">I4I4", 24, 24), png:sub(17, 24))
   end)
   it("INT from a fraction is cut off", function() assert.are.equal(3, coerced { color = 3.99 }.color) end)
   it("__value__ is unwrapped", function() assert.are.equal(7, coerced { color = { __value__ = 7 } }.color) end)
@@ -1346,7 +1405,7 @@ describe("sim: GET /view", function()
   it("it is a PNG of the latent's size with right checksums", function()
     local list = chunks_of(get(sim, there).body)
     assert.are.equal("IHDR", list[1].kind)
-    assert.are.same({ 48, 32, 8, 2 }, { string.unpack(">I4I4BB", list[1].data) })
+    assert.are.equal(string.pack(">I4I4BBBBB", 48, 32, 8, 2, 0, 0, 0), list[1].data)
     assert.are.equal("IEND", list[#list].kind)
     assert.are.equal("", list[#list].data)
   end)
@@ -1385,6 +1444,13 @@ describe("sim: GET /view", function()
     end
     assert.are_not.equal(pixels(1), pixels(2))
     assert.are_not.equal(pixels(1), pixels(3))
+  end)
+
+  it("the server replaces %width% and %height% in the prefix", function()
+    local other <close> = server()
+    local ws <close> = connect(other, "a")
+    local list = run(other, ws, "a", small(1, "a_%width%x%height%"))
+    assert.are.equal("a_16x16_00001_.png", only(list, "executed")[1].data.output.images[1].filename)
   end)
 
   it("PreviewImage writes to temp", function()
@@ -1476,6 +1542,7 @@ describe("sim: uploads", function()
     local sim <close> = server()
     assert.are.equal(400, upload(sim, { { name = "overwrite", data = "true" } }).status)
     assert.are.equal(400, upload(sim, { picture("cat.png", red), { name = "subfolder", data = "../.." } }).status)
+    assert.are.equal(400, upload(sim, { picture("../cat.png", red) }).status)
     assert.are.equal(500, upload(sim, { picture("cat.png", red), { name = "type", data = "elsewhere" } }).status)
     assert.are.equal(400, request(sim, "POST", "/upload/image", "image=x").status)
   end)
