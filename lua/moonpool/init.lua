@@ -485,7 +485,7 @@ function Pool:shutdown(options)
   local timeout = options and options.timeout_ms or not drain and 2000 or nil
   local began = core.now()
   self:_stop(drain)
-  if core.in_callback() then                               -- nothing may wait here: the rest happens in a task
+  if not task.may_wait() then                              -- the rest happens in a task
     task.spawn(function()
       if not self:_closed() then self:shutdown { drain = drain, timeout_ms = timeout } end
     end)

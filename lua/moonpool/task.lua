@@ -28,6 +28,7 @@ local function finish(task, ok, ...)
   else
     local words = (...)
     task.error = type(words) == "string" and debug.traceback(task.co, words) or words
+    coroutine.close(task.co)                             -- what it had open is closed now, not when it is collected
   end
   if not ok and #task.waiters == 0 then
     M.failed = (M.failed or 0) + 1
@@ -76,6 +77,7 @@ function M.await(start, timeout_ms)
   local task = by_coroutine[co]
   if core.in_callback() then error("callbacks and hooks may not wait; use moonpool.spawn", 3) end
   if not task and not main then error("a coroutine of your own may not wait; use moonpool.spawn", 3) end
+  if task and task.done then error("a task that has ended may not wait; use moonpool.spawn", 3) end
   local finished, values, timer, blocked = false, nil, nil, false
   local function done(...)
     if finished then return end
@@ -131,8 +133,14 @@ function M.error(kind, message, client)
   return setmetatable({ kind = kind, message = message, client = client }, core.metatable "moonpool.error")
 end
 
--- Whether the caller may wait by yielding.
-function M.inside() return by_coroutine[coroutine.running()] ~= nil end
+-- Whether the caller may wait: in a task that runs, or outside of any; not in callbacks, and not while a task that
+-- raised is being closed.
+function M.may_wait()
+  local co, main = coroutine.running()
+  local t = by_coroutine[co]
+  return not core.in_callback() and (main or t ~= nil and not t.done)
+end
+
 function M.count() return alive end
 
 -- Runs the loop until no task is left. For the interpreter, after the script's end.

@@ -17,6 +17,7 @@ typedef struct l_ctx {
     lua_State *L;                                    /* the main thread: callbacks run here */
     int turn;                                        /* registry: called after each step */
     int closing;                                     /* the state is being closed: no more callbacks into Lua */
+    int stepping;                                    /* a step is under way, tasks included */
     int callbacks;                                   /* depth of callbacks running: nothing may wait there */
     void (*log)(void *ud, int level, const char *line);          /* a host's; NULL: stderr */
     void *log_ud;

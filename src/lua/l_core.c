@@ -83,6 +83,8 @@ static int core_interrupted(lua_State *L) {
 
 static int step(l_ctx *c, int wait_ms) {
     if (!c->loop) return 0;
+    if (c->stepping) return MP_EBUSY;
+    c->stepping = 1;
     int rc = mp_loop_step(c->loop, wait_ms);
     if (rc == 0 && c->turn != LUA_NOREF && lua_checkstack(c->L, 4)) {
         lua_rawgeti(c->L, LUA_REGISTRYINDEX, c->turn);
@@ -90,6 +92,7 @@ static int step(l_ctx *c, int wait_ms) {
         l_pcall(c->L, 0, 0, "tasks");
         c->callbacks++;
     }
+    c->stepping = 0;
     return rc;
 }
 

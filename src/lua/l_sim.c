@@ -103,11 +103,13 @@ static int sim_record(lua_State *L) {
 }
 
 static int sim_index(lua_State *L) {
-    l_sim *u = check(L);
     const char *k = luaL_checkstring(L, 2);
+    luaL_getmetafield(L, 1, "methods");
+    if (lua_getfield(L, -1, k) != LUA_TNIL) return 1;
+    l_sim *u = check(L);
     if (strcmp(k, "port") == 0) lua_pushinteger(L, mp_sim_server_port(u->s));
     else if (strcmp(k, "url") == 0) lua_pushfstring(L, "http://127.0.0.1:%d", mp_sim_server_port(u->s));
-    else { luaL_getmetafield(L, 1, "methods"); lua_getfield(L, -1, k); }
+    else lua_pushnil(L);
     return 1;
 }
 

@@ -55,7 +55,8 @@ static int want_timer(CURLM *m, long ms, void *ud) {
 static void on_poll(uv_poll_t *p, int status, int events) {
     sock *s = p->data;
     mp_loop *l = s->loop;
-    int running, flags = status < 0 ? CURL_CSELECT_ERR : (events & UV_READABLE ? CURL_CSELECT_IN : 0) | (events & UV_WRITABLE ? CURL_CSELECT_OUT : 0);
+    /* An error of poll is a reset that curl must read for itself, else it would not retry on a fresh connection. */
+    int running, flags = status < 0 ? CURL_CSELECT_IN | CURL_CSELECT_OUT : (events & UV_READABLE ? CURL_CSELECT_IN : 0) | (events & UV_WRITABLE ? CURL_CSELECT_OUT : 0);
     curl_multi_socket_action(l->multi, s->fd, flags, &running);
     collect(l);
 }

@@ -22,6 +22,7 @@ struct mp_loop {
     struct mp_http *https;
     struct mp_ws *wss;
     struct mp_server *servers;
+    struct mp_timer *timers;
     CURL *idle[16];                                  /* easy handles for reuse */
     int n_idle;
     char tls_error[200];                             /* the newest reason from the library's own log */

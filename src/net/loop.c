@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-struct mp_timer { uv_timer_t t; mp_loop *loop; void (*fn)(void *); void *ud; };
+struct mp_timer { uv_timer_t t; mp_loop *loop; void (*fn)(void *); void *ud; mp_timer *next, **prev; };
 typedef struct { uv_work_t w; mp_loop *loop; void (*work)(void *); void (*done)(void *); void *ud; } job;
 
 static mp_time clock_us(clockid_t id) {
@@ -96,6 +96,7 @@ void mp_loop_free(mp_loop *l) {
     serve_close_all(l);
     ws_close_all(l);
     http_close_all(l);
+    while (l->timers) mp_timer_free(l->timers);
     for (int i = 0; i < 200 && l->works; i++) uv_run(&l->uv, UV_RUN_ONCE);
     process_enter();
     if (l->lws) {
@@ -157,6 +158,10 @@ mp_timer *mp_timer_new(mp_loop *l, void (*fn)(void *), void *ud) {
     t->loop = l;
     t->fn = fn;
     t->ud = ud;
+    t->next = l->timers;
+    t->prev = &l->timers;
+    if (t->next) t->next->prev = &t->next;
+    l->timers = t;
     return t;
 }
 
@@ -173,7 +178,10 @@ void mp_timer_set(mp_timer *t, mp_time at) {
 static void on_timer_closed(uv_handle_t *h) { free(h->data); }
 
 void mp_timer_free(mp_timer *t) {
-    if (t) uv_close((uv_handle_t *)&t->t, on_timer_closed);
+    if (!t) return;
+    *t->prev = t->next;
+    if (t->next) t->next->prev = t->prev;
+    uv_close((uv_handle_t *)&t->t, on_timer_closed);
 }
 
 /* ---- work -------------------------------------------------------------------------------------------------- */

@@ -53,6 +53,8 @@ struct mp_server {
     int closed, handles;
     mp_exchange *exchanges;
     mp_peer *peers;
+    struct lws **open;                               /* every connection, idle kept-alive ones too */
+    size_t n_open, cap_open;
     mp_server *next, **prev;
 };
 
@@ -88,7 +90,10 @@ static void on_accept(uv_poll_t *p, int status, int events) {
         d.type = LWS_ADOPT_SOCKET | LWS_ADOPT_HTTP;
         d.fd.sockfd = fd;
         d.opaque = s;
-        lws_adopt_descriptor_vhost_via_info(&d);     /* closes fd itself when it cannot */
+        struct lws *wsi = lws_adopt_descriptor_vhost_via_info(&d);       /* closes fd itself when it cannot */
+        if (!wsi) continue;
+        s->open = mp_grow(s->open, s->n_open, &s->cap_open, sizeof(struct lws *));
+        s->open[s->n_open++] = wsi;
     }
 }
 
@@ -138,7 +143,16 @@ mp_server *mp_serve_open(mp_loop *l, const char *host, int port, const mp_serve_
 }
 
 int mp_serve_port(const mp_server *s) { return s->port; }
-void mp_serve_pause(mp_server *s, int paused) { s->paused = paused; }
+static void forget_wsi(mp_server *s, const struct lws *wsi) {
+    for (size_t i = 0; i < s->n_open; i++)
+        if (s->open[i] == wsi) { s->open[i] = s->open[--s->n_open]; return; }
+}
+
+void mp_serve_pause(mp_server *s, int paused) {
+    s->paused = paused;
+    for (size_t i = 0; paused && i < s->n_open; i++) lws_set_timeout(s->open[i], PENDING_TIMEOUT_USER_REASON_BASE, LWS_TO_KILL_ASYNC);
+    if (paused) lws_cancel_service(s->loop->lws);
+}
 
 static void kill_wsi(struct lws *wsi) {
     lws_set_opaque_user_data(wsi, NULL);
@@ -194,6 +208,9 @@ void mp_serve_close(mp_server *s) {
         s->h.on_gone(s->ud, p);
         peer_free(p);
     }
+    while (s->n_open) kill_wsi(s->open[--s->n_open]);
+    free(s->open);
+    s->open = NULL;
     *s->prev = s->next;
     if (s->next) s->next->prev = s->prev;
     uv_poll_stop(&s->poll);
@@ -326,6 +343,19 @@ static int on_http_writable(struct lws *wsi, session *at) {
     return lws_http_transaction_completed(wsi) ? -1 : 0;
 }
 
+/* 0: go on. An upgrade to something else than WebSocket, or one the handler refuses, gets its answer here. */
+static int confirm(mp_server *s, struct lws *wsi, const char *to) {
+    if (!to || strcmp(to, "websocket") != 0 || !s->h.refuse) return 0;
+    char *host = header(wsi, WSI_TOKEN_HOST), *origin = header(wsi, WSI_TOKEN_ORIGIN), *path = header(wsi, WSI_TOKEN_GET_URI);
+    int status = s->h.refuse(s->ud, mp_str_of(path), mp_str_of(host), mp_str_of(origin));
+    free(host);
+    free(origin);
+    free(path);
+    if (!status) return 0;
+    lws_return_http_status(wsi, (unsigned)status, NULL);
+    return 1;
+}
+
 /* ---- WebSocket ------------------------------------------------------------------------------------------------------ */
 
 static void on_established(mp_server *s, struct lws *wsi, session *at) {
@@ -387,6 +417,8 @@ int serve_callback(struct lws *wsi, enum lws_callback_reasons why, void *user, v
     mp_server *s = wsi ? lws_get_opaque_user_data(wsi) : NULL;
     if (!s) return lws_callback_http_dummy(wsi, why, user, in, len);
     switch (why) {
+    case LWS_CALLBACK_WSI_DESTROY: forget_wsi(s, wsi); return 0;
+    case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE: return confirm(s, wsi, in);
     case LWS_CALLBACK_HTTP: return on_http(s, wsi, at, mp_str_make(in, len));
     case LWS_CALLBACK_HTTP_BODY:
         if (!at->x) return -1;

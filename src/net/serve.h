@@ -14,6 +14,7 @@ typedef struct mp_serve_handler {
     /* Reply now or later, once, by mp_serve_reply; until on_request_gone (the peer hung up: no reply any more). */
     void (*on_request)(void *ud, mp_exchange *x, const mp_serve_request *r);
     void (*on_request_gone)(void *ud, mp_exchange *x);
+    int (*refuse)(void *ud, mp_str path, mp_str host, mp_str origin);    /* of an upgrade: 0 take it, else the status to answer; NULL: take all */
     void (*on_open)(void *ud, mp_peer *p, mp_str path);
     void (*on_text)(void *ud, mp_peer *p, mp_str text);
     void (*on_gone)(void *ud, mp_peer *p);           /* p is gone after it */
@@ -23,7 +24,7 @@ typedef struct mp_serve_handler {
 mp_server *mp_serve_open(mp_loop *l, const char *host, int port, const mp_serve_handler *h, void *ud, mp_err *e);
 int mp_serve_port(const mp_server *s);
 void mp_serve_close(mp_server *s);                   /* stops listening and drops what is open */
-void mp_serve_pause(mp_server *s, int paused);       /* paused: new connections are refused */
+void mp_serve_pause(mp_server *s, int paused);       /* paused: open connections are cut and new ones refused */
 void mp_serve_reply(mp_exchange *x, int status, const char *content_type, const void *body, size_t n);
 void mp_peer_send(mp_peer *p, int binary, const void *data, size_t n);
 void mp_peer_drop(mp_peer *p);                       /* cuts it, without a close frame */

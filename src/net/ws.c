@@ -320,6 +320,7 @@ int ws_callback(struct lws *wsi, enum lws_callback_reasons why, void *user, void
         break;
     case LWS_CALLBACK_CLIENT_CONNECTION_ERROR: case LWS_CALLBACK_CLOSED_CLIENT_HTTP: case LWS_CALLBACK_CLIENT_CLOSED: case LWS_CALLBACK_WSI_DESTROY:
         if (!w->open && !w->status) w->status = (int)lws_http_client_http_response(wsi);
+        if (!w->open && !w->words[0] && w->status > 0 && w->status != 101) snprintf(w->words, sizeof w->words, "the handshake was refused with status %d", w->status);
         if (!w->open && !w->words[0]) snprintf(w->words, sizeof w->words, "%s%s%.100s", in && len ? (const char *)in : "no connection", w->tls && *process_newest_error() ? ": " : "", w->tls ? process_newest_error() : "");
         w->wsi = NULL;
         lws_set_opaque_user_data(wsi, NULL);

@@ -30,7 +30,7 @@
 typedef struct { char *node, *json; } output;
 typedef struct { uint32_t node; char *input; uint64_t value; } seed;
 typedef struct { mp_time t; int binary; char *p; size_t n; } early_frame;
-typedef struct { char hash[MP_DIGEST_HEX]; mp_time typical; uint32_t runs; mp_time blocked; char *reason; UT_hash_handle hh; } known;   /* blocked: refused for good */
+typedef struct { char hash[MP_DIGEST_HEX]; mp_time typical; uint32_t runs; char *reason; UT_hash_handle hh; } known;   /* reason: it refused that workflow */
 
 typedef enum { AT_POSTING, AT_UNKNOWN, AT_WAITING, AT_RUNNING } place;   /* UNKNOWN: the POST's reply was lost */
 

@@ -152,7 +152,13 @@ static int refused_by_all(mp_pool *p, const mp_job *j, mp_failure *f) {
         n++;
     }
     if (!n) return 0;
-    mp_failure_set(f, MP_FAIL_INCOMPATIBLE, "%s%s", n > 1 ? "no client takes this workflow; the last said: " : "", words);
+    if (j->tail && j->tail->failure.kind == MP_FAIL_INCOMPATIBLE) mp_failure_copy(f, &j->tail->failure);   /* with node and details */
+    if (!f->kind || n > 1) {
+        char *message = mp_format("%s%s", n > 1 ? "no client takes this workflow; the last said: " : "", words);
+        f->kind = MP_FAIL_INCOMPATIBLE;
+        free(f->message);
+        f->message = message;
+    }
     return 1;
 }
 

@@ -7,7 +7,7 @@
 #define SIDE "[\"INT\",{\"default\":512,\"min\":16,\"max\":16384,\"step\":8}]"
 #define METHODS "[[\"nearest-exact\",\"bilinear\",\"area\",\"bicubic\",\"lanczos\"]]"
 #define D(name, required, out, is_output, category) \
-    "\"" name "\":{\"input\":{\"required\":{" required "}},\"output\":[" out "],\"output_is_list\":[],\"output_name\":[" out "],\"name\":\"" name \
+    "\"" name "\":{\"input\":{\"required\":{" required "}},\"output\":[" out "],\"output_name\":[" out "],\"name\":\"" name \
     "\",\"display_name\":\"" name "\",\"description\":\"\",\"python_module\":\"nodes\",\"category\":\"" category "\",\"output_node\":" is_output "}"
 
 const char mp_sim_catalogue[] = "{"

@@ -15,6 +15,7 @@ static const rate rates[] = {
 
 static double literal(const mp_json *inputs, const char *name, double otherwise) {
     const mp_json *v = mp_json_get(inputs, name);
+    if (mp_json_string(v)) return strtod(mp_json_string(v), NULL);       /* "24" is taken as 24 */
     return mp_json_type(v) == MP_JSON_NUMBER ? mp_json_number(v, otherwise) : otherwise;
 }
 

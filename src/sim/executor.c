@@ -118,13 +118,20 @@ static node *node_by_id(run *r, const char *id) {
     return NULL;
 }
 
+static int by_name(const void *a, const void *b) { return strcmp(mp_json_name(*(const mp_json *const *)a), mp_json_name(*(const mp_json *const *)b)); }
+
 /* Class, literal inputs, and recursively the same of all ancestors; the id is not part of it (protocol 5.3). */
 static void key_of(mp_sim *s, run *r, node *n) {
     mp_buf b = { 0 };
     if (n->keyed) return;
     n->keyed = 1;
     mp_buf_puts(&b, n->class_type);
-    for (const mp_json *i = mp_json_first(n->inputs); i; i = mp_json_next(i)) {
+    size_t count = mp_json_count(n->inputs), k = 0;
+    const mp_json **sorted = mp_alloc(count * sizeof *sorted + 1);       /* the order of inputs does not matter */
+    for (const mp_json *i = mp_json_first(n->inputs); i; i = mp_json_next(i)) sorted[k++] = i;
+    if (k) qsort(sorted, k, sizeof *sorted, by_name);
+    for (k = 0; k < count; k++) {
+        const mp_json *i = sorted[k];
         node *from = is_link(i) ? node_by_id(r, mp_json_string(mp_json_first(i))) : NULL;
         mp_buf_printf(&b, "\n%s=", mp_json_name(i));
         if (from) {
@@ -133,6 +140,7 @@ static void key_of(mp_sim *s, run *r, node *n) {
             mp_json_write(&b, mp_json_at(i, 1));
         } else mp_json_write(&b, i);
     }
+    free(sorted);
     const char *image = strcmp(n->class_type, "LoadImage") == 0 ? mp_json_string(mp_json_get(n->inputs, "image")) : NULL;
     file *f = image ? file_find(s, "input", "", image) : NULL;
     if (f && f->bytes) {
@@ -314,19 +322,30 @@ static void raise(mp_sim *s, run *r, const node *n, sim_failure *f, mp_time now)
     s->record.failed++;
     where(r, n, &b);
     mp_buf_puts(&b, ", \"exception_message\": ");
-    char *words = mp_format("%s%s", f->message, s->v->features ? "\n" : "");
+    int memory = strstr(f->type, "OutOfMemory") != NULL;
+    static const char tips[] = "\nThis error means you ran out of memory on your GPU.\n\nTIPS: If the workflow worked before you might have accidentally set the batch_size to a large number.";
+    char *words = mp_format("%s%s", f->message, !s->v->features ? "" : memory ? tips : "\n");
     mp_buf_json(&b, mp_str_of(words));
     free(words);
     mp_buf_puts(&b, ", \"exception_type\": ");
     mp_buf_json(&b, mp_str_of(f->type));
-    mp_buf_puts(&b, ", \"traceback\": [\"  File \\\"execution.py\\\", in execute\\n\"], \"current_inputs\": {}, \"current_outputs\": [");
+    mp_buf_puts(&b, ", \"traceback\": [\"  File \\\"execution.py\\\", in execute\\n\"], \"current_inputs\": {");
+    for (const mp_json *i = mp_json_first(n->inputs); i; i = mp_json_next(i)) {
+        if (i != mp_json_first(n->inputs)) mp_buf_puts(&b, ", ");
+        mp_buf_json(&b, mp_str_of(mp_json_name(i)));
+        mp_buf_puts(&b, ": [");
+        if (is_link(i)) mp_buf_puts(&b, "\"<object text>\"");
+        else mp_json_write(&b, i);
+        mp_buf_puts(&b, "]");
+    }
+    mp_buf_puts(&b, "}, \"current_outputs\": [");
     for (size_t i = 0; i < r->n; i++) {
         if (i) mp_buf_puts(&b, ", ");
         mp_buf_json(&b, mp_str_of(r->nodes[i].id));
     }
     mp_buf_puts(&b, "]");
     stamped(s, r, "execution_error", &b, now, 0);
-    if (strstr(f->type, "OutOfMemory"))              /* all models are unloaded (protocol 5.6) */
+    if (memory)                                      /* all models are unloaded (protocol 5.6) */
         while (s->models) {
             model *m = s->models;
             s->models = m->next;
@@ -440,6 +459,17 @@ static int report(mp_sim *s, run *r, node *n, mp_time now) {
     return 0;
 }
 
+/* The server itself replaces %width% and %height% in a prefix. */
+static char *fill(const char *prefix, int w, int h) {
+    mp_buf b = { 0 };
+    for (const char *p = prefix; *p;) {
+        if (strncmp(p, "%width%", 7) == 0) { mp_buf_printf(&b, "%d", w); p += 7; }
+        else if (strncmp(p, "%height%", 8) == 0) { mp_buf_printf(&b, "%d", h); p += 8; }
+        else mp_buf_putc(&b, *p++);
+    }
+    return mp_buf_take(&b, NULL);
+}
+
 /* <prefix>_<5 digits>_.png, one above the highest there (protocol 5.7); the prefix may contain a folder. */
 static char *save(mp_sim *s, run *r, const node *n) {
     const char *prefix = mp_json_string(mp_json_get(n->inputs, "filename_prefix"));
@@ -447,10 +477,12 @@ static char *save(mp_sim *s, run *r, const node *n) {
     char sub[256] = "", stem[256], name[300];
     mp_buf ui = { 0 };
     if (!prefix || strstr(prefix, "..")) prefix = temp ? "ComfyUI_temp_moonp" : n->class_type;
-    const char *slash = strrchr(prefix, '/');
-    if (slash) snprintf(sub, sizeof sub, "%.*s", (int)(slash - prefix), prefix);
-    snprintf(stem, sizeof stem, "%s", slash ? slash + 1 : prefix);
     size_of(r->j->prompt, n, &w, &h, &batch);
+    char *filled = fill(prefix, w, h);
+    const char *slash = strrchr(filled, '/');
+    if (slash) snprintf(sub, sizeof sub, "%.*s", (int)(slash - filled), filled);
+    snprintf(stem, sizeof stem, "%s", slash ? slash + 1 : filled);
+    free(filled);
     mp_buf_puts(&ui, "{\"images\": [");
     for (int i = 0; i < batch; i++) {
         int k = 1;
@@ -550,7 +582,10 @@ void run_step(mp_sim *s, mp_time now) {
     case R_START: case R_CACHED: on_cached(s, r, now); return;
     case R_NEXT: next_node(s, r, now); return;
     case R_STEP: step(s, r, now); return;
-    case R_END:                                      /* history first, then status, then the end (protocol 3.6) */
+    case R_END:                                      /* flags of /free are obeyed between two prompts */
+        if (s->free_nodes) cache_clear(s);
+        s->free_nodes = 0;
+        /* history first, then status, then the end (protocol 3.6) */
         to_history(s, r);
         s->run = NULL;
         emit_status(s);

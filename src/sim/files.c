@@ -32,16 +32,18 @@ file *file_add(mp_sim *s, const char *type, const char *subfolder, const char *n
     return f;
 }
 
+void file_free(mp_sim *s, file *f) {
+    HASH_DEL(s->files, f);
+    free(f->key);
+    free(f->bytes);
+    free(f->prompt);
+    free(f->pnginfo);
+    free(f);
+}
+
 void files_free(mp_sim *s) {
     file *f, *next;
-    HASH_ITER(hh, s->files, f, next) {
-        HASH_DEL(s->files, f);
-        free(f->key);
-        free(f->bytes);
-        free(f->prompt);
-        free(f->pnginfo);
-        free(f);
-    }
+    HASH_ITER(hh, s->files, f, next) file_free(s, f);
 }
 
 static int hex(char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1; }
@@ -154,7 +156,7 @@ void upload(mp_sim *s, const mp_sim_request *r, int mask) {
         if (mp_str_is(parts[i].name, "subfolder")) snprintf(sub, sizeof sub, "%.*s", (int)parts[i].body.n, parts[i].body.p);
         if (mp_str_is(parts[i].name, "overwrite")) overwrite = mp_str_is(parts[i].body, "true") || mp_str_is(parts[i].body, "1");
     }
-    if (!image || !image->filename.n || strstr(sub, "..") || sub[0] == '/') { reply(s, r->tag, 400, "application/octet-stream", "", 0); return; }
+    if (!image || !image->filename.n || strstr(sub, "..") || sub[0] == '/' || memmem(image->filename.p, image->filename.n, "..", 2)) { reply(s, r->tag, 400, "application/octet-stream", "", 0); return; }
     if (strcmp(type, "input") && strcmp(type, "temp") && strcmp(type, "output")) {
         reply(s, r->tag, 500, "text/plain", "500 Internal Server Error\n\nServer got itself in trouble", 55);
         return;

@@ -88,6 +88,7 @@ static void post_prompt(mp_sim *s, const mp_sim_request *r, mp_time now) {
     else if (!shape_ok(prompt) || (extra && mp_json_type(extra) != MP_JSON_OBJECT) || (n && !to_float(n, &number))) trouble(s, r->tag);
     else {
         job *j = mp_alloc(sizeof *j);
+        s->targets = s->v->targeted_interrupt ? mp_json_get(body, "partial_execution_targets") : NULL;
         if (validate(s, prompt, &j->outputs, &j->n_outputs, &errors, &error)) {
             char uuid[MP_UUID_SIZE];
             mp_uuid(&s->rng, uuid);
@@ -105,10 +106,14 @@ static void post_prompt(mp_sim *s, const mp_sim_request *r, mp_time now) {
             mp_buf_puts(&b, ", \"number\": ");
             job_number(&b, j);
             mp_buf_printf(&b, ", \"node_errors\": %s}", errors.p);
+            int twin = 0;                            /* Python's heap then compares the prompts, which raises: 500, and it runs */
+            for (size_t i = 0; i < s->n_queue; i++) twin |= s->queue[i]->number == j->number && strcmp(s->queue[i]->id, j->id) == 0;
             queue_put(s, j);                         /* the worker may start before the reply is sent */
             emit_status(s);
             if (!s->run && s->at < now) s->at = now;
-            json(s, r->tag, 200, &b);
+            if (twin) trouble(s, r->tag);
+            else json(s, r->tag, 200, &b);
+            mp_buf_free(&b);
             body = NULL;
         } else {
             int early = !strstr(error.p, "prompt_outputs_failed_validation"), list = !s->v->empty_object && early;   /* older servers: [] */
@@ -195,19 +200,23 @@ static void post_queue(mp_sim *s, const mp_sim_request *r) {
 
 static void post_interrupt(mp_sim *s, const mp_sim_request *r) {
     mp_json *body = r->body.n ? mp_json_parse(r->body.p, r->body.n, NULL) : NULL;
+    if (body && mp_json_type(body) != MP_JSON_OBJECT && s->v->targeted_interrupt) { mp_json_free(body); trouble(s, r->tag); return; }
     const char *id = s->v->targeted_interrupt ? mp_json_string(mp_json_get(body, "prompt_id")) : NULL;
     if (s->run && (!id || strcmp(id, s->run->j->id) == 0)) s->interrupt = 1;
     mp_json_free(body);
     empty(s, r->tag, 200);
 }
 
-static void get_history(mp_sim *s, uint64_t tag, const char *id, long max) {
+/* max alone: the newest ones; with offset (from the oldest, 0.3.60 on): a window. -1: not given. */
+static void get_history(mp_sim *s, uint64_t tag, const char *id, long max, long offset) {
     mp_buf b = { 0 };
-    size_t skip = !id && max >= 0 && (size_t)max < s->n_history ? s->n_history - (size_t)max : 0;
+    size_t skip = !id && max >= 0 && (size_t)max < s->n_history ? s->n_history - (size_t)max : 0, shown = 0;
+    if (offset >= 0) skip = (size_t)offset;
     mp_buf_putc(&b, '{');
     for (entry *e = s->history; e; e = e->next) {
         if (skip) { skip--; continue; }
         if (id && strcmp(e->id, id) != 0) continue;
+        if (max >= 0 && shown++ >= (size_t)max) break;
         if (b.n > 1) mp_buf_puts(&b, ", ");
         mp_buf_json(&b, mp_str_of(e->id));
         mp_buf_printf(&b, ": ");
@@ -243,9 +252,25 @@ static void post_history(mp_sim *s, const mp_sim_request *r) {
 
 /* The choices of LoadImage are the files there are, read anew each time. */
 static void definition(mp_sim *s, mp_buf *b, const mp_json *def) {
-    if (strcmp(mp_json_name(def), "LoadImage") != 0) { mp_json_write(b, def); return; }
     mp_buf t = { 0 }, list = { 0 };
     mp_json_write(&t, def);
+    if (!mp_json_get(def, "input_order")) {          /* the built-in classes leave out what follows from the rest */
+        t.n--;                                       /* the closing brace */
+        mp_buf_puts(&t, ",\"input_order\":{\"required\":[");
+        const mp_json *in = mp_json_get(mp_json_get(def, "input"), "required");
+        for (const mp_json *i = mp_json_first(in); i; i = mp_json_next(i)) {
+            if (i != mp_json_first(in)) mp_buf_putc(&t, ',');
+            mp_buf_json(&t, mp_str_of(mp_json_name(i)));
+        }
+        mp_buf_puts(&t, "]},\"output_is_list\":[");
+        for (size_t i = 0; i < mp_json_count(mp_json_get(def, "output")); i++) mp_buf_puts(&t, i ? ",false" : "false");
+        mp_buf_puts(&t, "]}");
+    }
+    if (strcmp(mp_json_name(def), "LoadImage") != 0) {
+        mp_buf_str(b, mp_buf_view(&t));
+        mp_buf_free(&t);
+        return;
+    }
     for (file *f = s->files; f; f = f->hh.next) {
         if (strncmp(f->key, "input/", 6) != 0 || strchr(f->key + 6, '/')) continue;
         if (list.n) mp_buf_puts(&list, ", ");
@@ -304,7 +329,8 @@ static void free_memory(mp_sim *s, const mp_sim_request *r) {
         free(m->name);
         free(m);
     }
-    if (nodes) cache_clear(s);
+    if (nodes && s->run) s->free_nodes = 1;
+    else if (nodes) cache_clear(s);
     mp_json_free(body);
     empty(s, r->tag, 200);
 }
@@ -322,27 +348,30 @@ static void record(mp_sim *s, uint64_t tag) {
 /* ---- routes ----------------------------------------------------------------------------------------------------- */
 
 /* The origin rule (protocol 1.4): only for loopback hosts, ports dropped where one side has none. */
-static int origin_refused(const mp_sim_request *r) {
-    if (!r->origin.n || !r->host.n) return 0;
-    const char *net = memmem(r->origin.p, r->origin.n, "://", 3);
-    mp_str o = net ? mp_str_make(net + 3, (size_t)(r->origin.p + r->origin.n - net) - 3) : r->origin, h = r->host;
+int mp_sim_origin_ok(mp_str host, mp_str origin) {
+    if (!origin.n || !host.n) return 1;
+    const char *net = memmem(origin.p, origin.n, "://", 3);
+    mp_str o = net ? mp_str_make(net + 3, (size_t)(origin.p + origin.n - net) - 3) : origin, h = host;
     int loopback = h.n >= 9 && (strncasecmp(h.p, "127.0.0.1", 9) == 0 || strncasecmp(h.p, "localhost", 9) == 0);
     const char *op = memchr(o.p, ':', o.n), *hp = memchr(h.p, ':', h.n);
     if (!op && hp) h.n = (size_t)(hp - h.p);
     if (!hp && op) o.n = (size_t)(op - o.p);
-    return loopback && (o.n != h.n || strncasecmp(o.p, h.p, h.n) != 0);
+    return !loopback || (o.n == h.n && strncasecmp(o.p, h.p, h.n) == 0);
 }
 
 static int is(const char *path, const char *route) { return strcmp(path, route) == 0; }
 
 static void get(mp_sim *s, const mp_sim_request *r, const char *path) {
     mp_buf b = { 0 };
-    char *max = query_arg(r->path, "max_items");
+    char *max = query_arg(r->path, "max_items"), *end = NULL;
+    char *from = query_arg(r->path, "offset");
+    long limit = max ? strtol(max, &end, 10) : -1;
     if (is(path, "/prompt")) { mp_buf_printf(&b, "{\"exec_info\": {\"queue_remaining\": %zu}}", mp_sim_waiting(s)); json(s, r->tag, 200, &b); }
     else if (is(path, "/queue")) get_queue(s, r->tag);
-    else if (is(path, "/history")) get_history(s, r->tag, NULL, max ? atol(max) : -1);
-    else if (strncmp(path, "/history/", 9) == 0) get_history(s, r->tag, path + 9, -1);
+    else if (is(path, "/history")) { if (max && (end == max || *end)) trouble(s, r->tag); else get_history(s, r->tag, NULL, limit, s->v->targeted_interrupt && from ? atol(from) : -1); }
+    else if (strncmp(path, "/history/", 9) == 0) get_history(s, r->tag, path + 9, -1, -1);
     else if (is(path, "/view")) view(s, r);
+    else if (is(path, "/ws")) empty(s, r->tag, 400);
     else if (is(path, "/object_info")) object_info(s, r->tag, NULL);
     else if (strncmp(path, "/object_info/", 13) == 0) object_info(s, r->tag, path + 13);
     else if (is(path, "/system_stats")) system_stats(s, r->tag);
@@ -352,6 +381,7 @@ static void get(mp_sim *s, const mp_sim_request *r, const char *path) {
     else if (is(path, "/")) reply(s, r->tag, 200, "text/html; charset=utf-8", "<!DOCTYPE html><title>Moonpool simulated ComfyUI</title>\n", 57);
     else reply(s, r->tag, 404, TEXT, "404: Not Found", 14);
     free(max);
+    free(from);
 }
 
 void serve(mp_sim *s, const mp_sim_request *r, mp_time now) {
@@ -362,7 +392,7 @@ void serve(mp_sim *s, const mp_sim_request *r, mp_time now) {
     char *whole = url_decode(mp_str_of(p));
     p = whole;
     if (mp_str_is(r->method, "OPTIONS")) empty(s, r->tag, 200);
-    else if (origin_refused(r)) empty(s, r->tag, 403);
+    else if (!mp_sim_origin_ok(r->host, r->origin)) empty(s, r->tag, 403);
     else if (r->body.n > SIM_BODY) reply(s, r->tag, 413, TEXT, "Maximum request body size exceeded", 34);
     else if (mp_str_is(r->method, "GET") || mp_str_is(r->method, "HEAD")) get(s, r, p);
     else if (!mp_str_is(r->method, "POST")) reply(s, r->tag, 405, TEXT, "405: Method Not Allowed", 23);

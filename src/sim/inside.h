@@ -67,13 +67,14 @@ struct mp_sim {
     size_t n_queue, cap_queue;
     run *run;
     mp_time at, stalled;                             /* at: the worker's next moment */
-    int interrupt, wedged;
+    int interrupt, wedged, free_nodes;
     conn *conns;
     cached *cache;
     file *files;
     model *models;
     entry *history, *history_last;
     size_t n_history;
+    const mp_json *targets;                          /* partial_execution_targets of the prompt being validated */
     sim_failure *failures;
     mp_sim_request *held;                            /* while stalled; texts owned */
     size_t n_held, cap_held;
@@ -133,5 +134,6 @@ void upload(mp_sim *s, const mp_sim_request *r, int mask);
 void view(mp_sim *s, const mp_sim_request *r);
 char *url_decode(mp_str raw);                        /* caller frees */
 char *query_arg(mp_str path, const char *name);      /* decoded; NULL when absent; caller frees */
+void file_free(mp_sim *s, file *f);
 void files_free(mp_sim *s);
 #endif

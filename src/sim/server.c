@@ -150,6 +150,8 @@ void mp_sim_connect(mp_sim *s, uint64_t tag, mp_str id, mp_time now) {
     char uuid[MP_UUID_SIZE];
     mp_uuid(&s->rng, uuid);
     c->tag = tag;
+    for (char *z = uuid, *o = uuid;; z++)            /* an invented one is 32 hex digits */
+        if (*z != '-' && !(*o++ = *z)) break;
     c->sid = id.n ? url_decode(id) : mp_strdup(uuid);
     if ((old = conn_of(s, c->sid)) != NULL) old->in_table = 0;       /* not closed, only silent from now on */
     c->in_table = 1;
@@ -287,8 +289,11 @@ static void forget(mp_sim *s) {
 }
 
 void mp_sim_restart(mp_sim *s, mp_time now) {
+    file *f, *next;
     mp_sim_drop(s, now);
     forget(s);
+    HASH_ITER(hh, s->files, f, next)                 /* the temp folder is wiped at start; outputs stay */
+        if (strncmp(f->key, "temp/", 5) == 0) file_free(s, f);
     s->counter = 0;
     s->interrupt = s->wedged = 0;
     s->at = s->idle_since = now;

@@ -37,6 +37,7 @@ void mp_sim_ask(mp_sim *s, const mp_sim_request *r, mp_time now);
 
 /* A WebSocket to /ws was opened with this clientId, as it stands in the URL (may be empty). Its frames carry `tag`. */
 void mp_sim_connect(mp_sim *s, uint64_t tag, mp_str client_id, mp_time now);
+int mp_sim_origin_ok(mp_str host, mp_str origin);    /* the origin rule (protocol 1.4); 0: 403 */
 void mp_sim_text(mp_sim *s, uint64_t tag, mp_str text, mp_time now);
 void mp_sim_disconnect(mp_sim *s, uint64_t tag, mp_time now);
 

@@ -105,7 +105,7 @@ static void check_range(mp_buf *errs, const char *input, const mp_json *def, con
 
 static void check_combo(mp_sim *s, mp_buf *errs, const char *input, const mp_json *def, const mp_json *v) {
     const mp_json *list = mp_json_type(type_of(def)) == MP_JSON_ARRAY ? type_of(def) : mp_json_get(options_of(def), "options");
-    if (!list || mp_json_true(mp_json_get(options_of(def), "multiselect"))) return;
+    if (!list || s->o.any_node || mp_json_true(mp_json_get(options_of(def), "multiselect"))) return;
     if (list != type_of(def) && !s->v->missing_node_type) return;        /* new-style combos: checked since 0.8.0 */
     mp_buf have = { 0 }, want = { 0 }, details = { 0 }, extra = { 0 };
     mp_json_write(&want, v);
@@ -144,7 +144,7 @@ static void check_literal(mp_sim *s, mp_buf *errs, const char *class_type, const
     int integer = type && strcmp(type, "INT") == 0;
     if (strcmp(class_type, "LoadImage") == 0 && strcmp(input, "image") == 0) {       /* its own validator looks for the file */
         const char *name = mp_json_string(v);
-        if (name && file_find(s, "input", "", name)) return;
+        if (s->o.any_node || (name && file_find(s, "input", "", name))) return;
         char *details = mp_format("%s - Invalid image file: %s", input, name ? name : "");
         error(errs, "custom_validation_failed", "Custom validation failed for node", details, input, NULL);
         free(details);
@@ -242,6 +242,7 @@ static void check_input(judge *g, mp_buf *errs, const char *id, const char *clas
     const char *input = mp_json_name(def);
     const mp_json *inputs = mp_json_get(mp_json_get(g->prompt, id), "inputs"), *v = mp_json_get(inputs, input);
     size_t before = errs->n;
+    if (g->s->v->missing_node_type && mp_json_get(v, "__value__")) v = mp_json_get(v, "__value__");
     if (!v) {
         if (required) error(errs, "required_input_missing", "Required input is missing", input, input, NULL);
     } else if (mp_json_type(v) == MP_JSON_ARRAY) {
@@ -377,6 +378,12 @@ static void output_details(const judge *g, const mp_json *bad_outputs, mp_buf *o
     free(all);
 }
 
+static int targeted(const mp_json *targets, const char *id) {
+    for (const mp_json *t = mp_json_first(targets); t; t = mp_json_next(t))
+        if (mp_json_string(t) && strcmp(mp_json_string(t), id) == 0) return 1;
+    return 0;
+}
+
 int validate(mp_sim *s, const mp_json *prompt, char ***outputs, size_t *n_outputs, mp_buf *node_errors, mp_buf *err) {
     judge g = { .s = s, .prompt = prompt };
     mp_buf bad = { 0 }, details = { 0 };
@@ -386,6 +393,7 @@ int validate(mp_sim *s, const mp_json *prompt, char ***outputs, size_t *n_output
     if (!classes_known(s, prompt, err)) return 0;
     for (const mp_json *n = mp_json_first(prompt); n; n = mp_json_next(n)) {
         if (!is_output_class(s, prompt, mp_json_name(n), mp_json_string(mp_json_get(n, "class_type")))) continue;
+        if (s->targets && !targeted(s->targets, mp_json_name(n))) continue;
         any++;
         if (judge_node(&g, mp_json_name(n))) {
             *outputs = mp_realloc(*outputs, (*n_outputs + 1) * sizeof **outputs);

@@ -152,6 +152,12 @@ static void in(mp_sim_server *s, int what, uint64_t tag, mp_str text) {
     mp_sim_server_pump(s);
 }
 
+static int refuse(void *ud, mp_str path, mp_str host, mp_str origin) {
+    (void)ud;
+    if (!mp_str_is(path, "/ws") && !mp_str_is(path, "/api/ws")) return 404;
+    return mp_sim_origin_ok(host, origin) ? 0 : 403;
+}
+
 static void on_open(void *ud, mp_peer *p, mp_str path) {
     mp_sim_server *s = ud;
     link *l = link_new(s, NULL, p);
@@ -178,7 +184,7 @@ static void on_gone(void *ud, mp_peer *p) {
 }
 
 mp_sim_server *mp_sim_server_open(mp_loop *l, const char *host, int port, const mp_sim_opts *o, uint64_t seed, mp_err *e) {
-    static const mp_serve_handler handler = { on_request, on_request_gone, on_open, on_text, on_gone };
+    static const mp_serve_handler handler = { on_request, on_request_gone, refuse, on_open, on_text, on_gone };
     mp_sim_opts opts = *o;
     opts.epoch = mp_loop_epoch(l);
     mp_sim_server *s = mp_alloc(sizeof *s);

@@ -67,7 +67,7 @@ static void on_gone(void *ud, mp_peer *p) {
 }
 
 int main(int argc, char **argv) {
-    static const mp_serve_handler handler = { on_request, on_request_gone, on_open, on_text, on_gone };
+    static const mp_serve_handler handler = { on_request, on_request_gone, NULL, on_open, on_text, on_gone };
     mp_err e = { 0 };
     if (argc < 3) return fprintf(stderr, "usage: player FRAMES COUNT [own]\n"), 2;
     read_frames(argv[1]);

@@ -73,7 +73,7 @@ local function starts(pool)
 end
 
 after_each(function()
-  for i = #opened, 1, -1 do opened[i]() end
+  for i = #opened, 1, -1 do pcall(opened[i]) end
   opened = {}
 end)
 

@@ -33,7 +33,7 @@ end
 local function picture() return assert(moonpool.workflow.from(H.text_to_image)) end
 
 after_each(function()
-  for i = #opened, 1, -1 do opened[i]() end
+  for i = #opened, 1, -1 do pcall(opened[i]) end
   opened = {}
 end)
 
@@ -211,6 +211,23 @@ describe("a task's wait", function()
     pcall(t.wait, t)
     collectgarbage()
     assert.is_true(closed)
+  end)
+end)
+
+describe("a pool that a task has open", function()
+  it("is closed when the task ends, and when it raises", function()
+    for _, ends in ipairs { function() end, function() error({}) end } do
+      local mine
+      local t = moonpool.spawn(function()
+        local pool <close> = moonpool.pool { log_level = "silent" }
+        mine = pool
+        pool:submit(picture())
+        moonpool.sleep(1)
+        ends()
+      end)
+      pcall(t.wait, t)
+      assert.error_matches(function() mine:stats() end, "closed")
+    end
   end)
 end)
 
@@ -468,6 +485,27 @@ describe("ws.connect", function()
     local m, err = s:receive(10000)
     assert.is_nil(m)
     assert.equal("closed", err.kind)
+  end)
+end)
+
+describe("a sim", function()
+  it("can be closed twice", function()
+    local s = sim()
+    s:close()
+    s:close()
+  end)
+
+  it("leaves its port to the next one", function()
+    local s = sim()
+    local port = s.port
+    s:close()
+    assert.equal(port, sim { port = port }.port)
+  end)
+
+  it("says that a port is taken", function()
+    local s, err = moonpool.sim { port = sim().port }
+    assert.is_nil(s)
+    assert.equal("io", err.kind)
   end)
 end)
 

@@ -30,6 +30,7 @@ local function run(chunk, ...)
   core.catch_signals()
   task.on_idle = on_signal
   local ok, words = xpcall(chunk, function(e)
+    if type(e) == "number" then e = tostring(e) end
     if type(e) ~= "string" then
       local mt = getmetatable(e)
       e = mt and mt.__tostring and tostring(e) or ("(error object is a %s value)"):format(type(e))
@@ -46,7 +47,12 @@ end
 
 local function load_file(path)
   local chunk, words
-  if path == "-" then chunk, words = load(io.read "a", "=stdin", "t") else chunk, words = loadfile(path, "bt") end
+  if path == "-" then
+    local text = io.read "a":gsub("^#[^\n]*", "")          -- a first line #! is skipped, as in files
+    chunk, words = load(text, "=stdin", "t")
+  else
+    chunk, words = loadfile(path, "bt")
+  end
   if not chunk then
     io.stderr:write("moonpool: ", words, "\n")
     return nil
@@ -66,12 +72,14 @@ return function(argv)
       return 0
     elseif a == "-e" then
       i = i + 1
-      code = argv[i] or error("-e needs code", 0)
+      code = argv[i]
+      if not code then io.stderr:write("moonpool: -e needs code\n", usage); return 2 end
     elseif a:find "^%-e" then
       code = a:sub(3)
     elseif a == "-l" or a:find "^%-l" then
       local name = a:sub(3)
       if name == "" then i = i + 1; name = argv[i] end
+      if not name then io.stderr:write("moonpool: -l needs a module\n", usage); return 2 end
       _G[name] = require(name)
       ran = true
     elseif a == "--" then
@@ -93,8 +101,9 @@ return function(argv)
   local name = argv[i]
   if not name then
     if ran then return 0 end
-    io.write(usage)
-    return 2
+    if core.isatty(0) then io.write(usage); return 2 end
+    name, argv = "-", { [0] = argv[0], "-" }                -- as lua: a script from standard input
+    i = 1
   end
   local given = {}
   for k = 0, #argv do given[k - i] = argv[k] end

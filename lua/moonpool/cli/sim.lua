@@ -7,7 +7,14 @@ return function(args, run)
   local parser = argparse("moonpool sim", "Simulated ComfyUI servers: the real protocol, no GPU.")
   parser:option("--port", "First port; 0 takes any free ones.", "8188"):convert(tonumber)
   parser:option("--count", "How many servers, on ports one after the other.", "1"):convert(tonumber)
-  parser:option("--speed", "Work runs this many times as fast; a list (1,0.5) gives each server its own.", "1")
+  parser:option("--speed", "Work runs this many times as fast; a list (1,0.5) gives each server its own.", "1"):convert(function(text)
+    local list = {}
+    for s in text:gmatch "[^,]+" do
+      list[#list + 1] = tonumber(s)
+      if not list[#list] or list[#list] <= 0 then return nil, "--speed: not a number above 0: " .. s end
+    end
+    return list
+  end)
   parser:option("--version", "Behave as this ComfyUI: 0.18.1 or 2024-10.", "0.18.1")
   parser:option("--catalogue", "A saved GET /object_info to take instead of the built-in node classes.")
   parser:flag("--any-node", "Accept every node class; ends of the graph make a picture.")
@@ -28,8 +35,7 @@ return function(args, run)
     f:close()
     return text
   end
-  local speeds = {}
-  for s in o.speed:gmatch "[^,]+" do speeds[#speeds + 1] = tonumber(s) or error("--speed: not a number: " .. s, 0) end
+  local speeds = type(o.speed) == "table" and o.speed or { tonumber(o.speed) }
   return run(function()
     local sims = {}
     for i = 1, o.count do
