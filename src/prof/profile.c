@@ -396,6 +396,7 @@ void mp_profile_prompt(mp_profile *p, const char *id) {
 void mp_profile_end_attempt(mp_profile *p, const char *outcome, const char *error, mp_time now) {
     if (p->closed || p->ended != NONE || !p->n_attempts) return;
     attempt *a = &p->attempts[p->n_attempts - 1];
+    if (a->outcome) return;                          /* over already; the job ended while it waited for the next one */
     int good = strcmp(outcome, "completed") == 0;
     mp_time end = p->completed != NONE ? p->completed : now;
     finish_open(p, good ? MP_NODE_COMPLETED : MP_NODE_FAILED, strcmp(outcome, "canceled") == 0 ? "interrupted" : outcome, end);
