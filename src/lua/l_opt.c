@@ -33,9 +33,8 @@ static void unknown(lua_State *L, const char *name, const opt *opts, const char 
 
 static void range(lua_State *L, const opt *o, double v, const char *what) {
     if (o->hi > o->lo && (v < o->lo || v > o->hi || isnan(v))) {
-        lua_pushnumber(L, o->lo);
-        lua_pushnumber(L, o->hi);
-        luaL_error(L, "%s: option '%s': a number from %s to %s expected, got %s", what, o->name, lua_tostring(L, -2), lua_tostring(L, -1), luaL_tolstring(L, -3, NULL));
+        const char *got = luaL_tolstring(L, -1, NULL);
+        luaL_error(L, "%s: option '%s': a number from %f to %f expected, got %s", what, o->name, o->lo, o->hi, got);
     }
 }
 

@@ -4,6 +4,7 @@
 #include "base/buf.h"
 #include "net/inside.h"
 #include <stdlib.h>
+#include <stdio.h>
 #include <strings.h>
 
 struct mp_http {
@@ -177,6 +178,10 @@ static void finish(mp_http *h, CURLcode rc) {
     r.n = h->body.n;
     r.headers = h->head.p ? h->head.p : "";
     r.content_type = type ? type : "";
+    long os = 0;
+    curl_easy_getinfo(h->easy, CURLINFO_OS_ERRNO, &os);
+    size_t used = strlen(h->words);
+    if (rc == CURLE_COULDNT_CONNECT && os && used < sizeof h->words) snprintf(h->words + used, sizeof h->words - used, " (%s)", strerror((int)os));
     if (r.code) r.message = h->canceled ? "canceled" : h->over ? "the reply is larger than the limit" : h->words[0] ? h->words : curl_easy_strerror(rc);
     detach(h);
     h->done(h->ud, &r);

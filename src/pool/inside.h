@@ -64,6 +64,7 @@ struct mp_client {
     int slots, load, wedged, removed, tried, own_ids;/* own_ids: 1 known to take our ids, 0 not known, -1 not */
     mp_client_state state;
     int has_stats, has_socket;
+    char socket_words[200];                          /* why the socket failed, while the other half is still under way */
     uint64_t conn, connecting, checking, closing;    /* action ids; conn: of the open socket */
     int strikes;                                     /* silences in a row */
     int failures;                                    /* connection attempts since it was last online */

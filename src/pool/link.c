@@ -22,6 +22,7 @@ void link_start(mp_client *c, mp_time now) {
     c->state = MP_CLIENT_CONNECTING;
     c->retry_at = MP_NEVER;
     c->has_stats = c->has_socket = 0;
+    c->socket_words[0] = 0;
     get(c, DO_CHECK, &c->checking, "/system_stats");
     mp_buf_puts(&path, "/ws?clientId=");
     mp_buf_url(&path, mp_str_of(c->sid));
@@ -111,10 +112,10 @@ void link_connected(mp_client *c, uint64_t action, const mp_result *r, mp_time n
             online(c, now);
         }
     } else if (c->state == MP_CLIENT_CONNECTING && !stale) {
-        char words[200];
-        if (r->status) snprintf(words, sizeof words, "its WebSocket was refused with status %d", r->status);
-        else snprintf(words, sizeof words, "%s", r->message ? r->message : "its WebSocket could not be opened");
-        offline(c, words, now);
+        char *words = c->socket_words;
+        if (r->status) snprintf(words, sizeof c->socket_words, "its WebSocket was refused with status %d", r->status);
+        else snprintf(words, sizeof c->socket_words, "%s", r->message ? r->message : "its WebSocket could not be opened");
+        if (!c->checking) offline(c, words, now);    /* else its answer to HTTP says better what it is */
     }
     client_rearm(c, now);
 }
@@ -141,7 +142,8 @@ void link_checked(mp_client *c, const mp_result *r, mp_time now) {
         c->version = mp_strdup(version ? version : "unknown");
         c->stats = mp_strndup(r->body.p, r->body.n);
         c->has_stats = 1;
-        online(c, now);
+        if (c->socket_words[0]) offline(c, c->socket_words, now);
+        else online(c, now);
     } else {
         char words[200];
         if (r->code) snprintf(words, sizeof words, "%s", r->message ? r->message : "it could not be reached");

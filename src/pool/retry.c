@@ -59,7 +59,7 @@ void attempt_failed(mp_pool *p, mp_job *j, mp_client *c, mp_failure *f, mp_time 
     if (opinion == MP_AGAIN_YES && !retry) retry = ++j->losses <= MAX_LOSSES;
     if (j->profile) mp_profile_end_attempt(j->profile, mp_failure_name(f->kind), f->message, now);
     if (f->kind == MP_FAIL_INCOMPATIBLE) block(p, c, hash, f, now);
-    else if (delay) avoid(j, c);
+    else if (delay || (f->kind == MP_FAIL_LOST && j->losses > 1)) avoid(j, c);       /* a server that forgets twice will again */
     if (!retry) {
         job_end(p, j, f->kind == MP_FAIL_INTERRUPTED ? MP_JOB_CANCELED : MP_JOB_FAILED, f, now);
     } else {

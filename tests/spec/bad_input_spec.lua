@@ -82,7 +82,7 @@ describe("no servers", function()
     local ok, err = pool:init()
     assert.is_nil(ok)
     assert.is_truthy(err.message:find(url, 1, true))
-    assert.matches("refused", err.message:lower():gsub("could not connect", "refused"))
+    assert.matches("ould.* connect", err.message)
   end)
 
   it("of that name is said", function()
@@ -96,9 +96,11 @@ end)
 
 -- What answers is no ComfyUI server: mode -> what the client's problem says.
 local not_comfy = {
-  html = "HTML page", redirect = "redirects elsewhere %(status 302%)", loop = "redirects elsewhere", ["401"] = "status 401", ["403"] = "status 403", ["413"] = "status 413",
-  ["500"] = "status 500", ["503"] = "status 503", cut = ".", cuthead = ".", nothttp = ".", nothing = ".", empty = "no ComfyUI server", json = "no ComfyUI server", object = "no ComfyUI server",
-  deep = "no ComfyUI server", nul = "no ComfyUI server", manyheaders = ".", longline = ".", neglength = ".", ["ws-403"] = "WebSocket was refused with status 403", ["ws-200"] = "WebSocket", ["ws-accept"] = "."
+  html = "HTML page", redirect = "redirects elsewhere %(status 302%)", loop = "redirects elsewhere", ["401"] = "status 401", ["403"] = "status 403",
+  ["413"] = "status 413", ["500"] = "status 500", ["503"] = "status 503", cut = ".", cuthead = ".", nothttp = ".", nothing = ".",
+  empty = "no ComfyUI server", json = "no ComfyUI server", object = "no ComfyUI server", deep = "no ComfyUI server", nul = "no ComfyUI server",
+  manyheaders = ".", longline = ".", neglength = ".", ["ws-403"] = "WebSocket was refused with status 403", ["ws-200"] = "WebSocket",
+  ["ws-accept"] = "."
 }
 local modes = {}
 for mode in pairs(not_comfy) do modes[#modes + 1] = mode end
@@ -135,8 +137,8 @@ end)
 
 -- It is a ComfyUI server until a prompt is posted: mode -> the job's kind of failure when there is no other client.
 local bad_post = {
-  html = "server", redirect = "server", loop = "server", ["400"] = "server", ["401"] = "server", ["403"] = "server", ["404"] = "server", ["413"] = "client_incompatible",
-  ["500"] = "server", ["503"] = "server", empty = "server", json = "server", object = "server", deep = "server"
+  html = "server", redirect = "server", loop = "server", ["400"] = "server", ["401"] = "server", ["403"] = "server", ["404"] = "server",
+  ["413"] = "client_incompatible", ["500"] = "server", ["503"] = "server", empty = "server", json = "server", object = "server", deep = "server"
 }
 local unanswered = { "cut", "cuthead", "nothttp", "nothing", "neglength", "longline" }
 local posts = {}
@@ -186,8 +188,9 @@ end)
 
 -- Garbage in its socket. counted: the frames are malformed in themselves.
 local frames = {
-  short = true, length = true, kind = false, utf8 = false, unknown = false, nojson = true, types = true, deep = true, huge = false, endless = false, absurd = false, negative = false,
-  opcode = false, reserved = false, masked = false, control = false, orphan = false, close = false, pings = false, raw = false, flood = false, ours = false
+  short = true, length = true, kind = false, utf8 = false, unknown = false, nojson = true, types = true, deep = true, huge = false, endless = false,
+  absurd = false, negative = false, opcode = false, reserved = false, masked = false, control = false, orphan = false, close = false, pings = false,
+  raw = false, flood = false, ours = false
 }
 local kinds = {}
 for kind in pairs(frames) do kinds[#kinds + 1] = kind end

@@ -103,7 +103,8 @@ describe("pool:init", function()
 
   it("names every client when none answers", function()
     local pool = new_pool()
-    local a, b = pool:add_client(nowhere())
+    local a = pool:add_client(nowhere())
+    local b
     repeat b = pool:add_client(nowhere()) until b            -- the port may be the same one again
     local ok, err = pool:init()
     assert.is_nil(ok)

@@ -245,6 +245,44 @@ describe("task.all", function()
   it("of none is none", function() assert.same({}, moonpool.task.all {}) end)
 end)
 
+describe("a script's exit code", function()
+  local function run(body)
+    local path = H.folder "task_exit" .. "/script.lua"
+    H.write(path, 'local m = require "moonpool"\n' .. body)
+    return H.run(H.moonpool .. " " .. path)
+  end
+
+  it("is 0 when a task's error was waited for, be it after the task's end", function()
+    local text, code = run [[
+      local slow = m.spawn(function() m.sleep(5) end)
+      local failing = m.spawn(function() error "seen by us" end)
+      print(pcall(m.task.all, { slow, failing }))
+    ]]
+    assert.equal(0, code)
+    assert.is_nil(text:find("error: task", 1, true))
+  end)
+
+  it("is 1, with a traceback, when nobody waited for a task's error", function()
+    local text, code = run [[m.spawn(function() m.sleep(1); error "seen by nobody" end)]]
+    assert.equal(1, code)
+    assert.matches("seen by nobody", text)
+    assert.matches("stack traceback", text)
+  end)
+
+  it("is 1, with a traceback, when the script raises", function()
+    local text, code = run [[m.sleep(1); error "in main"]]
+    assert.equal(1, code)
+    assert.matches("in main", text)
+    assert.matches("stack traceback", text)
+  end)
+
+  it("comes after all tasks", function()
+    local text, code = run [[m.spawn(function() m.sleep(20); print "last words" end)]]
+    assert.equal(0, code)
+    assert.equal("last words\n", text)
+  end)
+end)
+
 describe("waiting is refused", function()
   it("in a coroutine of one's own", function()
     local ok, words = coroutine.wrap(function() return pcall(moonpool.sleep, 1) end)()
