@@ -56,8 +56,6 @@ $B/replay: tests/replay/replay.c $(POBJ)
 	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
 $B/world: tests/world/campaign.c $(POBJ)
 	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
-$B/unit: tests/unit/unit.c $(POBJ)
-	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
 
 # Planted faults: a pool built with -DMP_MUTANT=n breaks one rule; the campaign must notice each.
 MUTANTS := 1 2 3 4 5 6 7 8 9
@@ -96,9 +94,10 @@ specs: all $B/replay $B/world $B/host $B/states
 # Layers, linters, the specs under the sanitizers and once more with an eager collector, planted faults, replays.
 check: setup
 	@$(LUA) scripts/layers.lua
-	@luacheck -q --std lua54+busted --max-line-length 220 lua scripts tests/spec tests/regress tests/bench
+	@luacheck -q --std lua54+busted --max-line-length 225 lua scripts tests/spec tests/regress tests/bench
 	@cppcheck -q --std=c11 --error-exitcode=1 --enable=warning,portability --inline-suppr --suppress=missingIncludeSystem --suppress=unknownMacro --suppress=invalidPointerCast -j2 -Isrc src
 	@$(MAKE) --no-print-directory -s WERROR=1 B=build/werror build/werror/moonpool
+	@if command -v clang >/dev/null 2>&1; then $(MAKE) --no-print-directory -s CC=clang WERROR=1 B=build/clang build/clang/moonpool; else echo "clang is not installed: not tried"; fi
 	@$(MAKE) --no-print-directory -s SAN=asan specs
 	@mkdir -p build/asan/tmp && MOONPOOL_GC=1 MOONPOOL_BUILD=build/asan build/asan/moonpool $(BUSTED) -o tests/spec/output.lua --lpath='tests/spec/?.lua' -p _spec -p '^%d%d%d%-' tests/spec tests/regress
 	@$(MAKE) --no-print-directory -s replay

@@ -183,6 +183,7 @@ static void evict(mp_sim *s, run *r) {
     HASH_ITER(hh, s->cache, c, next) {
         int keep = 0;
         for (size_t i = 0; i < r->n && !keep; i++) keep = strcmp(r->nodes[i].key, c->key) == 0;
+        /* cppcheck-suppress uninitvar ; set by HASH_ITER */
         if (!keep) forget_one(s, c);
     }
 }
