@@ -15,6 +15,21 @@ Task.__name = "moonpool.task"
 -- Called at each turn of a wait outside of tasks; the command line puts its signal check here.
 M.on_idle = function() end
 
+local unheard = {}
+
+-- Logs the errors of tasks that nobody waited for, and forgets them. Returns how many there have been in all.
+function M.tell_unheard()
+  local list = unheard
+  unheard = {}
+  for _, t in ipairs(list) do
+    if not t.heard then
+      M.failed = (M.failed or 0) + 1
+      core.log("error", "task: " .. tostring(t.error))
+    end
+  end
+  return M.failed or 0
+end
+
 local function make_ready(task)
   ready[#ready + 1] = task
   core.wake()
@@ -30,9 +45,9 @@ local function finish(task, ok, ...)
     task.error = type(words) == "string" and debug.traceback(task.co, words) or words
     coroutine.close(task.co)                             -- what it had open is closed now, not when it is collected
   end
-  if not ok and #task.waiters == 0 then
-    M.failed = (M.failed or 0) + 1
-    core.log("error", "task: " .. tostring(task.error))
+  if not ok and #task.waiters == 0 then                    -- perhaps somebody waits later; else it is told at the end
+    unheard[#unheard + 1] = task
+    if #unheard > 100 then M.tell_unheard() end
   end
   for _, wake in ipairs(task.waiters) do wake() end
 end
@@ -60,7 +75,7 @@ core.on_turn(function()
 end)
 
 -- Starts fn(...) as a task at the loop's next turn. Returns the task: task:wait() gives its results, or raises its
--- error with its own traceback. An error nobody waits for is logged.
+-- error with its own traceback. An error nobody has waited for by the end of the script is logged.
 function M.spawn(fn, ...)
   if type(fn) ~= "function" then error("spawn: a function expected, got " .. type(fn), 2) end
   local task = setmetatable({ co = coroutine.create(fn), args = table.pack(...), waiters = {}, done = false }, Task)
@@ -118,6 +133,7 @@ function Task:wait(timeout_ms)
     local _, why = M.await(function(done) self.waiters[#self.waiters + 1] = done end, timeout_ms)
     if why == M.TIMEOUT then return nil, M.error("timeout", "the task is not done yet") end
   end
+  self.heard = true
   if self.error ~= nil then error(self.error, 0) end
   return table.unpack(self.values, 1, self.values.n)
 end

@@ -304,6 +304,7 @@ static int client_typical(lua_State *L) {
 static int client_access(lua_State *L) {
     l_pool *lp;
     mp_client *c = check_client(L, 1, &lp);
+    if (lp->ctx->callbacks > 0 && L != lp->ctx->L && lua_getfield(L, LUA_REGISTRYINDEX, "moonpool.entry") != LUA_TNIL) return luaL_error(L, "a policy may not see credentials");
     const mp_wire_client *o = mp_wire_opts_of(lp->wire, c);
     lua_newtable(L);
     if (!o) return 1;

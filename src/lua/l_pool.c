@@ -104,7 +104,9 @@ static int pool_new(lua_State *L) {
     lua_pushvalue(L, 2);
     lua_rawsetp(L, -2, lp);
     lua_pop(L, 1);
-    if (lua_istable(L, 1) && lua_getfield(L, 1, "policy") != LUA_TNIL) lp->policy = l_policy_new(L, lua_gettop(L), lp, seed ^ 0x5851f42d4c957f2du);
+    if (!lua_istable(L, 1) || lua_getfield(L, 1, "policy") == LUA_TNIL) lua_pushliteral(L, "default");
+    if (!lua_isboolean(L, -1)) lp->policy = l_policy_new(L, lua_gettop(L), lp, seed ^ 0x5851f42d4c957f2du);
+    else if (lua_toboolean(L, -1)) return luaL_error(L, "pool: option 'policy': a name, file, table of functions, a list of these, or false (none) expected");
     lua_settop(L, 2);
     l_policy_hooks(lp->policy, &lp->hooks);
     lp->pool = mp_pool_new(&a.o, seed, &lp->hooks, &lp->log);
@@ -271,7 +273,10 @@ static int pool_submit(lua_State *L) {
     mp_err e = { 0 };
     mp_job_defaults(&o);
     if (!lua_isnoneornil(L, 3)) {
+        o.node_silence = o.total = -1;
         l_options(L, 3, job_opts, &o, "submit");
+        o.node_silence = o.node_silence == 0 ? MP_NEVER : o.node_silence < 0 ? 0 : o.node_silence;   /* 0 switches it off */
+        o.total = o.total == 0 ? MP_NEVER : o.total < 0 ? 0 : o.total;
         o.metadata = json_field(L, 3, "metadata");
         o.extra_data = json_field(L, 3, "extra_data");
         if (o.extra_data && o.extra_data[0] != '{') return luaL_error(L, "submit: option 'extra_data': names expected as keys");

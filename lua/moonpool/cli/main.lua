@@ -42,7 +42,7 @@ local function run(chunk, ...)
     return 1
   end
   task.drain()
-  return (task.failed or 0) > 0 and 1 or 0
+  return task.tell_unheard() > 0 and 1 or 0
 end
 
 local function load_file(path)
