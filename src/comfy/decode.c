@@ -221,13 +221,30 @@ static int plain_id(const char **p, const char *end, mp_str *id) {
     return 1;
 }
 
+static int values(const char **at, const char *end, mp_node_state *st) {
+    const char *p = *at;
+    if (!plain_number(&p, end, &st->value) || !WORD(", \"max\": ") || !plain_number(&p, end, &st->max)) return 0;
+    st->finished = WORD(", \"state\": \"finished\"");
+    if (!st->finished && !WORD(", \"state\": \"running\"")) return 0;
+    *at = p;
+    return 1;
+}
+
+int mp_msg_reread_state(mp_scan *s, uint32_t head, mp_node_state *st) {
+    const char *p = s->p + head, *end = s->end;
+    if (!head || p >= end || !values(&p, end, st) || !(p = memchr(p, '}', (size_t)(end - p)))) return 0;
+    if (p + 1 >= end || (p[1] != ',' && p[1] != '}')) return 0;
+    s->p = p + 1;
+    return 1;
+}
+
 static int quick_state(mp_scan *s, mp_node_state *st) {
     const char *p = s->p, *end = s->end;
     mp_str ignored;
     (void)WORD(", ");
-    if (!WORD("\"") || !plain_id(&p, end, &st->node) || !WORD(": {\"value\": ") || !plain_number(&p, end, &st->value) || !WORD(", \"max\": ") || !plain_number(&p, end, &st->max)) return 0;
-    if (WORD(", \"state\": \"finished\"")) st->finished = 1;
-    else if (!WORD(", \"state\": \"running\"")) return 0;
+    if (!WORD("\"") || !plain_id(&p, end, &st->node) || !WORD(": {\"value\": ")) return 0;
+    st->head = (uint32_t)(p - s->p);
+    if (!values(&p, end, st)) return 0;
     if (!WORD(", \"node_id\": \"") || !plain_id(&p, end, &st->node) || !WORD(", \"prompt_id\": \"") || !plain_id(&p, end, &ignored)) return 0;
     if (!WORD(", \"display_node_id\": \"") || !plain_id(&p, end, &st->display_node) || !WORD(", \"parent_node_id\": ")) return 0;
     if (!WORD("null") && !(WORD("\"") && plain_id(&p, end, &ignored))) return 0;
@@ -240,6 +257,7 @@ int mp_msg_next_state(mp_scan *s, int first, mp_node_state *st) {
     mp_str name, state = { 0 };
     if (first && !mp_scan_open(s, '{')) return 0;
     st->finished = 0;
+    st->head = 0;
     if (quick_state(s, st)) return 1;
     memset(st, 0, offsetof(mp_node_state, scratch));
     st->used = 0;

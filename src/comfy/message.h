@@ -36,6 +36,7 @@ typedef struct mp_node_state {                       /* one entry of STATE */
     mp_str node, display_node, real_node;
     double value, max;
     int finished;
+    uint32_t head;                                   /* bytes from the entry's start to its first number; 0: not told */
     char scratch[192];
     size_t used;
 } mp_node_state;
@@ -48,4 +49,6 @@ int mp_decode_binary(mp_str frame, mp_msg *m, mp_err *e);
 int mp_msg_next_cached(mp_scan *s, int first, mp_str *id, char *scratch, size_t cap);
 /* Walks m->nodes of a STATE message likewise. */
 int mp_msg_next_state(mp_scan *s, int first, mp_node_state *st);
+/* An entry whose first `head` bytes are known to be as before: reads its numbers and its state only. 0: not that shape. */
+int mp_msg_reread_state(mp_scan *s, uint32_t head, mp_node_state *st);
 #endif

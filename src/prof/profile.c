@@ -25,7 +25,7 @@ static void reset_nodes(mp_profile *p) {
     p->n = p->n_submitted;
     for (size_t i = 0; i < p->n; i++) record_init(&p->nodes[i], mp_workflow_node(p->w, i)->id);
     p->n_intervals = 0;
-    p->n_starts = 0;
+    p->n_entries = 0;
     mp_buf_clear(&p->snapshot);
     p->has_state = 0;
     p->inferred = 0;
@@ -55,7 +55,7 @@ void mp_profile_free(mp_profile *p) {
         free(a->error);
     }
     mp_buf_free(&p->snapshot);
-    free(p->starts);
+    free(p->entries);
     mp_workflow_unref(p->w);
     mp_workflow_unref(p->sent_as);
     free(p->nodes);
@@ -202,47 +202,62 @@ static void on_executing(mp_profile *p, const mp_msg *m, mp_time now) {
 
 /* Each progress_state repeats all nodes touched so far, and most of it is, byte for byte, the one before. Returns how
  * many entries need not be read again: those that end before the first difference. */
-static size_t repeated(mp_profile *p, mp_str nodes) {
-    size_t n = nodes.n < p->snapshot.n ? nodes.n : p->snapshot.n, same = 0, k = p->n_starts;
+static size_t repeated(mp_profile *p, mp_str nodes, size_t *same_bytes) {
+    size_t n = nodes.n < p->snapshot.n ? nodes.n : p->snapshot.n, same = 0, k = p->n_entries;
+    *same_bytes = 0;
     if (!n) return 0;
-    for (size_t block = 256; block >= 8; block /= 4)
+    for (size_t block = 1024; block >= 16; block /= 4)
         while (same + block <= n && memcmp(nodes.p + same, p->snapshot.p + same, block) == 0) same += block;
     while (same < n && nodes.p[same] == p->snapshot.p[same]) same++;
-    while (k > 0 && p->starts[k] > same) k--;        /* starts[k] is also where entry k - 1 ends */
+    while (k > 0 && p->entries[k].start > same) k--; /* entries[k].start is also where entry k - 1 ends */
+    *same_bytes = same;
     return k;
+}
+
+static void state_of(mp_profile *p, record *r, const mp_node_state *st, mp_time now) {
+    if (!st->finished) {
+        if (r->status == MP_NODE_PENDING || r->status == MP_NODE_CACHED) begin(r, now);
+        int news = st->value != r->value || st->max != r->max;
+        if (news && st->value > 0 && r->status == MP_NODE_EXECUTING) {
+            progress(p, r, st->value, st->max, now);
+            r->unclaimed = 1;
+        }
+    } else if (r->status == MP_NODE_EXECUTING) {
+        finish(p, r, MP_NODE_COMPLETED, now);
+    } else if (r->status == MP_NODE_PENDING) {
+        r->status = MP_NODE_CACHED;                  /* finished without having run: a twin was first (protocol 3.6) */
+    }
 }
 
 static void on_state(mp_profile *p, const mp_msg *m, mp_time now) {
     mp_scan s = mp_scan_of(m->nodes);
     mp_node_state st;
-    size_t k = repeated(p, m->nodes);
+    size_t same, known = p->n_entries, k = repeated(p, m->nodes, &same);
     p->has_state = 1;
-    if (k) s.p = m->nodes.p + p->starts[k];
-    p->n_starts = k;
-    p->snapshot.n = k ? p->starts[k] : 0;
+    if (!m->nodes.n) return;
+    if (k) s.p = m->nodes.p + p->entries[k].start;
+    else if (!mp_scan_open(&s, '{')) return;
+    p->snapshot.n = k ? p->entries[k].start : 0;
     mp_buf_add(&p->snapshot, m->nodes.p + p->snapshot.n, m->nodes.n - p->snapshot.n);
-    for (int first = k == 0; m->nodes.n; first = 0) {
-        p->starts = mp_grow(p->starts, p->n_starts, &p->cap_starts, sizeof *p->starts);
-        if (first && !mp_scan_open(&s, '{')) break;
-        p->starts[p->n_starts] = (uint32_t)(s.p - m->nodes.p);
-        if (!mp_msg_next_state(&s, 0, &st)) break;
-        p->n_starts++;
-        record *r = find(p, st.node, st.real_node);
-        if (!r) continue;
-        if (!st.finished) {
-            if (r->status == MP_NODE_PENDING || r->status == MP_NODE_CACHED) begin(r, now);
-            int news = st.value != r->value || st.max != r->max;
-            if (news && st.value > 0 && r->status == MP_NODE_EXECUTING) {
-                progress(p, r, st.value, st.max, now);
-                r->unclaimed = 1;
-            }
-        } else if (r->status == MP_NODE_EXECUTING) {
-            finish(p, r, MP_NODE_COMPLETED, now);
-        } else if (r->status == MP_NODE_PENDING) {
-            r->status = MP_NODE_CACHED;              /* finished without having run: a twin was first (protocol 3.6) */
+    for (;; k++) {
+        p->entries = mp_grow(p->entries, k, &p->cap_entries, sizeof *p->entries);
+        struct entry_place *e = &p->entries[k];
+        uint32_t start = (uint32_t)(s.p - m->nodes.p);
+        /* The entry with the difference is most often one whose numbers have moved on. */
+        if (k < known && e->start == start && e->head && same >= (size_t)start + e->head && mp_msg_reread_state(&s, e->head, &st)) {
+            state_of(p, &p->nodes[e->record], &st, now);
+            continue;
         }
+        e->start = start;
+        if (!mp_msg_next_state(&s, 0, &st)) break;
+        record *r = find(p, st.node, st.real_node);
+        e->head = r ? st.head : 0;
+        e->record = r ? (uint32_t)(r - p->nodes) : 0;
+        if (!r) continue;
+        state_of(p, r, &st, now);
         if (st.display_node.n && !r->display && !mp_str_is(st.display_node, r->id)) r->display = mp_strndup(st.display_node.p, st.display_node.n);
     }
+    p->n_entries = k;
 }
 
 static void on_progress(mp_profile *p, const mp_msg *m, mp_time now) {

@@ -43,8 +43,8 @@ struct mp_profile {
     unsigned inferred;                               /* bits of enum below */
     size_t last_found;
     mp_buf snapshot;                                 /* the newest progress_state, to skip what it repeats */
-    uint32_t *starts;                                /* where each of its entries begins */
-    size_t n_starts, cap_starts;
+    struct entry_place { uint32_t start, head, record; } *entries;       /* where each of its entries begins, and whose it is */
+    size_t n_entries, cap_entries;
     /* sums, filled by mp_stats */
     mp_time sum, gap, overlap;
 };
