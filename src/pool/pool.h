@@ -5,6 +5,7 @@
  * Sees: prof, comfy, graph, base. Seen by: wire, world, lua. */
 #ifndef MP_POOL_H
 #define MP_POOL_H
+#include "base/json.h"
 #include "base/log.h"
 #include "base/rng.h"
 #include "comfy/failure.h"
@@ -60,6 +61,7 @@ typedef struct mp_result {                           /* of an action */
     int code;                                        /* 0, or MP_EREFUSED (certainly not sent), MP_ENET, MP_ETIMEOUT, MP_ETLS, MP_EABORT */
     int status;                                      /* HTTP status; CONNECT: 101, or what the server said instead */
     mp_str body;
+    const mp_json *doc;                              /* the body as JSON when the owner has parsed it already (off the loop); borrowed */
     const char *message;                             /* words for code != 0, or NULL */
 } mp_result;
 

@@ -188,8 +188,15 @@ static void one_surveyed(prompt *pr, const mp_json *doc, mp_time now) {
     else if (where == MP_PLACE_ABSENT) prompt_ask_history(pr, now);
 }
 
+/* The reply's document: parsed by the owner, or here; then *own is to be freed. NULL: none. */
+static const mp_json *doc_of(const mp_result *r, mp_json **own) {
+    *own = r->code == 0 && r->status == 200 && !r->doc ? mp_json_parse(r->body.p, r->body.n, NULL) : NULL;
+    return r->code || r->status != 200 ? NULL : r->doc ? r->doc : *own;
+}
+
 void surveyed(mp_client *c, const mp_result *r, mp_time now) {
-    mp_json *doc = r->code == 0 && r->status == 200 ? mp_json_parse(r->body.p, r->body.n, NULL) : NULL;
+    mp_json *own;
+    const mp_json *doc = doc_of(r, &own);
     c->survey = 0;
     if (!mp_reply_is_queue(doc)) {
         char words[120];
@@ -203,7 +210,7 @@ void surveyed(mp_client *c, const mp_result *r, mp_time now) {
         }
         if (c->survey_wanted) survey_want(c, now);
     }
-    mp_json_free(doc);
+    mp_json_free(own);
     client_rearm(c, now);
 }
 
@@ -272,12 +279,13 @@ void historied(mp_client *c, const char *id, const mp_result *r, mp_time now) {
         link_reset(c, r->message ? r->message : "GET /history failed", now);
         return;
     }
-    mp_json *doc = r->status == 200 ? mp_json_parse(r->body.p, r->body.n, NULL) : NULL;
+    mp_json *own;
+    const mp_json *doc = doc_of(r, &own);
     if (!pr->job) prompt_gone(pr);                   /* became a tombstone meanwhile; it is out of the queue */
     else if (mp_json_type(doc) != MP_JSON_OBJECT) pr->due = now + KILL_AGAIN;
     else if (mp_reply_history(doc, server_id(pr), &h)) found_in_history(pr, &h, now);
     else not_in_history(pr, now);
-    mp_json_free(doc);
+    mp_json_free(own);
     client_rearm(c, now);
 }
 

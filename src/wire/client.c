@@ -20,6 +20,9 @@ typedef struct task {                                /* one action under way, or
     mp_ws *ws;
     uint64_t closes;                                 /* CLOSE action to report when this socket has ended */
     char *hello;
+    char *body;                                      /* a large reply on its way through the thread pool */
+    size_t n_body;
+    mp_json *doc;
     int reported;
     struct task *next, **prev;
 } task;
@@ -36,7 +39,7 @@ struct mp_wire {
 };
 
 static void report(mp_wire *w, uint64_t id, int code, int status, const char *body, size_t n, const char *words) {
-    mp_result r = { code, status, mp_str_make(body, n), words };
+    mp_result r = { code, status, mp_str_make(body, n), NULL, words };
     mp_pool_done(w->pool, id, &r, mp_loop_now(w->loop));
 }
 
@@ -57,16 +60,43 @@ static void task_free(task *t) {
         *t->prev = t->next;
         if (t->next) t->next->prev = t->prev;
     }
+    mp_json_free(t->doc);
+    free(t->body);
     free(t->hello);
     free(t);
 }
 
 /* ---- HTTP ------------------------------------------------------------------------------------------------ */
 
+#define LARGE 65536                                  /* bytes of a reply that are parsed off the loop */
+
+static void parse(void *ud) {
+    task *t = ud;
+    t->doc = mp_json_parse(t->body, t->n_body, NULL);
+}
+
+static void on_parsed(void *ud) {
+    task *t = ud;
+    mp_wire *w = t->wire;
+    if (w) {
+        mp_result result = { 0, 200, mp_str_make(t->body, t->n_body), t->doc, NULL };
+        mp_pool_done(w->pool, t->id, &result, mp_loop_now(w->loop));
+    }
+    task_free(t);
+    if (w) mp_wire_pump(w);
+}
+
 static void on_reply(void *ud, const mp_http_reply *r) {
     task *t = ud;
     mp_wire *w = t->wire;
     uint64_t id = t->id;
+    t->http = NULL;
+    if (r->code == 0 && r->status == 200 && r->n > LARGE && !w->closing) {
+        t->body = mp_strndup(r->body, r->n);
+        t->n_body = r->n;
+        mp_loop_work(w->loop, parse, on_parsed, t);
+        return;
+    }
     task_free(t);
     report(w, id, r->code, r->status, r->body, r->n, r->message);
     mp_wire_pump(w);
@@ -246,7 +276,7 @@ void mp_wire_free(mp_wire *w) {
     for (task *t = w->tasks, *after; t; t = after) { /* sockets end on later turns: their tasks stop naming us */
         after = t->next;
         t->wire = NULL;
-        mp_ws_close(t->ws, 1001, "");
+        if (t->ws) mp_ws_close(t->ws, 1001, "");
     }
     HASH_ITER(hh, w->remotes, r, next) {
         HASH_DEL(w->remotes, r);

@@ -163,7 +163,7 @@ static void report(mp_world *w, uint64_t id, int code, int status, const char *b
     if (!p) return;
     *at = p->next;
     free(p);
-    mp_result r = { code, status, mp_str_make(body, n), code == MP_EREFUSED ? "connection refused" : code == MP_ETIMEOUT ? "timed out" : code ? "the connection broke" : NULL };
+    mp_result r = { code, status, mp_str_make(body, n), NULL, code == MP_EREFUSED ? "connection refused" : code == MP_ETIMEOUT ? "timed out" : code ? "the connection broke" : NULL };
     note(w, "done %llu code %d status %d bytes %zu", (unsigned long long)id, code, status, n);
     mp_pool_done(w->pool, id, &r, w->now);
 }
