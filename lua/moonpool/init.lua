@@ -199,7 +199,11 @@ local function files_of(job)
       local items = outputs[node][kind]
       for _, item in ipairs(type(items) == "table" and items or {}) do
         if type(item) == "table" and type(item.filename) == "string" then
-          list[#list + 1] = { filename = item.filename, subfolder = item.subfolder, type = item.type, node = node, kind = kind, url = url .. view_path(item) }
+          local f = { filename = item.filename, node = node, kind = kind }
+          f.subfolder = type(item.subfolder) == "string" and item.subfolder or nil
+          f.type = type(item.type) == "string" and item.type or nil
+          f.url = url .. view_path(f)
+          list[#list + 1] = f
         end
       end
     end
@@ -272,7 +276,8 @@ end
 -- "{job}_{filename}", because servers number their files each for itself. Waits. Returns the paths, or nil, err.
 function Result:save(dir, options)
   local pattern = options and options.pattern or "{job}_{filename}"
-  local paths = {}
+  local paths, taken = {}, {}
+  if dir == "" then dir = "." end
   for i, file in ipairs(self.files) do
     local bytes, err = self:fetch(file)
     if not bytes then return nil, err end
@@ -281,7 +286,13 @@ function Result:save(dir, options)
       job = self.job_id, node = safe(file.node), client = safe(self.client or ""), filename = base, name = base:match "^(.*)%.[^.]*$" or base,
       ext = base:match "%.([^.]*)$" or "", index = tostring(i),
     }
-    local path = dir:gsub("/*$", "") .. "/" .. safe((pattern:gsub("{(%w+)}", fields)))
+    local name = safe((pattern:gsub("{(%w+)}", fields)))
+    if taken[name] then                                    -- same name in another folder of the server
+      local stem, ext = name:match "^(.*)(%.[^.]*)$"
+      name = (stem or name) .. "_" .. i .. (ext or "")
+    end
+    taken[name] = true
+    local path = (dir == "/" and "" or dir:gsub("/*$", "")) .. "/" .. name
     local words = task.await(function(done) core.write_file(path, bytes, done) end)
     if words then return nil, fail("io", path .. ": " .. words) end
     paths[#paths + 1] = path
@@ -491,11 +502,24 @@ function Pool:shutdown(options)
     end)
     return
   end
-  while not self:_quiet() and not (timeout and core.now() - began >= timeout) do task.sleep(5) end
+  local function wait_until(deadline)
+    repeat task.sleep(1) until self:_closed() or self:_quiet() or (deadline and core.now() >= deadline)
+  end
+  wait_until(timeout and began + timeout)
+  if drain and not self:_closed() and not self:_quiet() then   -- its time is over: what is left is canceled
+    self:_stop(false)
+    wait_until(core.now() + 2000)
+  end
   if self:_closed() then return end
+  local st = self:_state()
   settle(self)
   self:_free()
   open_pools[self] = nil
+  for _, list in pairs(st.waiters) do
+    for _, wake in ipairs(list) do wake(true) end
+  end
+  for _, wake in ipairs(st.any) do wake(true) end
+  st.waiters, st.any = {}, {}
 end
 
 core.metatable("moonpool.pool").__close = function(pool) pool:shutdown() end
@@ -519,10 +543,18 @@ function Job:wait(timeout_ms)
   if timeout_ms ~= nil and type(timeout_ms) ~= "number" then error("job:wait: milliseconds expected, got " .. type(timeout_ms), 2) end
   if not self.ended then
     local st, key = self.pool:_state(), self:_key()
+    local pool = self.pool
     local _, why = task.await(function(done)
-      st.waiters[key] = st.waiters[key] or {}
-      table.insert(st.waiters[key], done)
+      local list = st.waiters[key] or {}
+      st.waiters[key] = list
+      list[#list + 1] = done
+      return function()                                    -- the time was over first
+        for i = #list, 1, -1 do
+          if list[i] == done then table.remove(list, i) end
+        end
+      end
     end, timeout_ms)
+    if pool:_closed() then return nil, fail("gone", "the pool was closed before the job had ended") end
     if why == task.TIMEOUT then return nil, fail("timeout", "the job has not ended yet (" .. self.status .. ")") end
   end
   local r = result_of(self)

@@ -54,12 +54,13 @@ static void on_log(void *ud, int level, const char *line) {
 typedef struct { mp_pool_opts o; double max_queued, retention, seed; const char *log_level; } pool_args;
 
 #define MS(field) offsetof(pool_args, o) + offsetof(mp_pool_opts, field), 0, 1e12
+#define PAUSE(field) offsetof(pool_args, o) + offsetof(mp_pool_opts, field), 10, 1e12       /* 0 would mean: without end, at once */
 static const opt pool_opts[] = {
-    { "connect_timeout_ms", OPT_MS, MS(connect_timeout) }, { "request_timeout_ms", OPT_MS, MS(request_timeout) },
+    { "connect_timeout_ms", OPT_MS, PAUSE(connect_timeout) }, { "request_timeout_ms", OPT_MS, PAUSE(request_timeout) },
     { "unreachable_ms", OPT_MS, MS(unreachable) }, { "no_client_ms", OPT_MS, MS(no_client) }, { "node_silence_ms", OPT_MS, MS(node_silence) },
     { "cold_silence_ms", OPT_MS, MS(cold_silence) }, { "total_ms", OPT_MS, MS(total) }, { "retry_delay_ms", OPT_MS, MS(retry_delay) },
-    { "reconnect_base_ms", OPT_MS, MS(reconnect_base) }, { "reconnect_cap_ms", OPT_MS, MS(reconnect_cap) }, { "poll_ms", OPT_MS, MS(poll) },
-    { "settle_ms", OPT_MS, MS(settle) }, { "recheck_ms", OPT_MS, MS(recheck) },
+    { "reconnect_base_ms", OPT_MS, PAUSE(reconnect_base) }, { "reconnect_cap_ms", OPT_MS, PAUSE(reconnect_cap) }, { "poll_ms", OPT_MS, PAUSE(poll) },
+    { "settle_ms", OPT_MS, MS(settle) }, { "recheck_ms", OPT_MS, PAUSE(recheck) },
     { "max_attempts", OPT_INT, offsetof(pool_args, o) + offsetof(mp_pool_opts, max_attempts), 1, 1000 },
     { "progress_limit", OPT_INT, offsetof(pool_args, o) + offsetof(mp_pool_opts, progress_limit), 2, 100000 },
     { "profiling", OPT_BOOL, offsetof(pool_args, o) + offsetof(mp_pool_opts, profiling), 0, 0 },
@@ -199,8 +200,16 @@ static int pool_add_client(lua_State *L) {
     o.tags = list_of(L, 3, "tags", 0);
     o.affinity = list_of(L, 3, "affinity", 1);
     const char **headers = headers_of(L, 3);
-    if (a.user) lua_pushfstring(L, "%s:%s", a.user, a.password ? a.password : "");
-    mp_wire_client w = { .headers = headers, .userpwd = a.user ? lua_tostring(L, -1) : NULL, .ca_file = a.ca_file, .insecure = a.insecure, .max_message = (size_t)a.max_message };
+    const char *userpwd = a.user ? lua_pushfstring(L, "%s:%s", a.user, a.password ? a.password : "") : NULL;
+    const char *host = strstr(url, "://"), *at = host ? strpbrk(host + 3, "@/?#") : NULL;
+    if (at && *at == '@') {                          /* http://user:password@host: kept apart, so that no text shows it */
+        if (!userpwd) userpwd = lua_pushlstring(L, host + 3, (size_t)(at - host) - 3);
+        lua_pushlstring(L, url, (size_t)(host - url) + 3);
+        lua_pushstring(L, at + 1);
+        lua_concat(L, 2);
+        url = lua_tostring(L, -1);
+    }
+    mp_wire_client w = { .headers = headers, .userpwd = userpwd, .ca_file = a.ca_file, .insecure = a.insecure, .max_message = (size_t)a.max_message };
     mp_client *c = mp_pool_add_client(lp->pool, url, &o, now_of(lp), &e);
     if (!c) return l_fail(L, e.code, e.msg, NULL);
     mp_wire_client_opts(lp->wire, c, &w);

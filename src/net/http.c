@@ -96,7 +96,7 @@ int http_init(mp_loop *l, mp_err *e) {
     curl_multi_setopt(l->multi, CURLMOPT_SOCKETFUNCTION, want_socket);
     curl_multi_setopt(l->multi, CURLMOPT_SOCKETDATA, l);
     curl_multi_setopt(l->multi, CURLMOPT_MAXCONNECTS, 1024L);
-    curl_multi_setopt(l->multi, CURLMOPT_MAX_HOST_CONNECTIONS, 6L);
+    curl_multi_setopt(l->multi, CURLMOPT_MAX_HOST_CONNECTIONS, 16L);
     curl_multi_setopt(l->multi, CURLMOPT_PIPELINING, CURLPIPE_NOTHING);
     return 0;
 }
@@ -135,9 +135,9 @@ static int code_of(const mp_http *h, CURLcode rc) {
     case CURLE_OK: return 0;
     case CURLE_COULDNT_RESOLVE_HOST: case CURLE_COULDNT_RESOLVE_PROXY: case CURLE_COULDNT_CONNECT: return MP_EREFUSED;
     case CURLE_OPERATION_TIMEDOUT: {
-        double connected = 0;
-        curl_easy_getinfo(h->easy, CURLINFO_CONNECT_TIME, &connected);
-        return connected > 0 ? MP_ETIMEOUT : MP_EREFUSED;
+        long sent = 0;                               /* bytes of the request; the connect time is 0 on a reused connection */
+        curl_easy_getinfo(h->easy, CURLINFO_REQUEST_SIZE, &sent);
+        return sent > 0 ? MP_ETIMEOUT : MP_EREFUSED;
     }
     case CURLE_PEER_FAILED_VERIFICATION: case CURLE_SSL_CONNECT_ERROR: case CURLE_SSL_CACERT_BADFILE: case CURLE_SSL_CERTPROBLEM: case CURLE_SSL_CIPHER: return MP_ETLS;
     case CURLE_WRITE_ERROR: return h->over ? MP_ELIMIT : MP_EABORT;

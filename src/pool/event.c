@@ -7,6 +7,7 @@ uint64_t act(mp_pool *p, mp_client *c, purpose why, const char *id, const char *
     u->id = ++p->next_action;
     u->why = why;
     u->client = c;
+    u->epoch = c->epoch;
     if (id) memcpy(u->prompt, id, strlen(id) + 1);
     HASH_ADD(hh, p->under_way, id, sizeof u->id, u);
     if (p->a_head + p->a_n == p->a_cap && p->a_head) {               /* slide down before growing */

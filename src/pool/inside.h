@@ -71,6 +71,7 @@ struct mp_client {
     mp_time wedged_until, retry_at, down_since, heard, moved, status_due, poll_at, poll_step, survey_sent;
     long queue_remaining;
     uint64_t survey;                                 /* GET /queue under way */
+    uint32_t epoch;                                  /* goes up with each loss of the link */
     int survey_wanted;
     prompt *prompts, *posting;
     early_frame *early;
@@ -107,7 +108,7 @@ struct mp_job {
     char *metadata, *extra_data;
     mp_profile *profile;
     struct tail *tail;                               /* what only jobs that were sent or have ended need */
-    mp_job *next_ended;
+    mp_job *next_ended, *before_ended;
 };
 
 struct tail {
@@ -123,14 +124,14 @@ struct tail {
 };
 
 typedef enum { DO_CONNECT, DO_CLOSE, DO_CHECK, DO_POST, DO_SURVEY, DO_HISTORY, DO_DELETE, DO_INTERRUPT } purpose;
-typedef struct under_way { uint64_t id; purpose why; mp_client *client; char prompt[MP_UUID_SIZE]; UT_hash_handle hh; } under_way;
+typedef struct under_way { uint64_t id; uint32_t epoch; purpose why; mp_client *client; char prompt[MP_UUID_SIZE]; UT_hash_handle hh; } under_way;
 
 struct mp_pool {
     mp_pool_opts o;
     mp_rng rng;
     const mp_policy *policy;
     mp_log log;
-    int locked, closing, dirty;
+    int locked, closing, dirty, stale;               /* stale: a failure of a link that is gone is being reported */
     uint32_t mask;
     uint64_t next_action, next_seq;
     uint32_t next_client;
@@ -146,8 +147,7 @@ struct mp_pool {
     size_t a_head, a_n, a_cap;
     mp_event *events;
     size_t e_head, e_n, e_cap;
-    mp_job *ended_first, *ended_last, *cursor;       /* cursor: no undelivered one stands before it */
-    size_t n_ended, n_undelivered;
+    struct ended { mp_job *first, *last; size_t n; } undelivered, delivered;     /* jobs that have ended, oldest first */
     mp_pool_stats stats;
 };
 
@@ -195,6 +195,7 @@ void link_reset(mp_client *c, const char *why, mp_time now);         /* the sock
 void link_connected(mp_client *c, uint64_t action, const mp_result *r, mp_time now);
 void link_checked(mp_client *c, const mp_result *r, mp_time now);
 void link_closed(mp_client *c, mp_time now);
+int link_wanted(const mp_client *c);
 void link_tick(mp_client *c, mp_time now);
 void client_rearm(mp_client *c, mp_time now);
 
@@ -204,8 +205,8 @@ void posted(mp_client *c, const char *id, const mp_result *r, mp_time now);
 
 /* recover.c */
 void survey_want(mp_client *c, mp_time now);
-void surveyed(mp_client *c, const mp_result *r, mp_time now);
-void historied(mp_client *c, const char *id, const mp_result *r, mp_time now);
+void surveyed(mp_client *c, uint64_t action, const mp_result *r, mp_time now);
+void historied(mp_client *c, uint64_t action, const char *id, const mp_result *r, mp_time now);
 void prompt_ask_history(prompt *pr, mp_time now);
 void prompt_kill(prompt *pr, mp_time now);           /* makes it a tombstone */
 void prompt_killed(mp_client *c, const char *id, purpose why, const mp_result *r, mp_time now);

@@ -182,23 +182,37 @@ void job_requeue(mp_pool *p, mp_job *j, mp_time delay, mp_time now) {
     p->dirty = 1;
 }
 
-static void evict(mp_pool *p) {
-    size_t keep = p->o.completed_retention;
-    mp_job *before = NULL, *j = p->ended_first;
-    for (size_t looked = 0; j && keep && p->n_ended > keep && looked < 4; looked++) {
-        mp_job *next = j->next_ended;
-        int forced = p->n_undelivered > p->o.max_queued;
-        if (!j->pins && (j->delivered || forced)) {
-            if (before) before->next_ended = next;
-            else p->ended_first = next;
-            if (p->ended_last == j) p->ended_last = before;
-            if (p->cursor == j) p->cursor = next;
-            p->n_ended--;
-            if (!j->delivered) p->n_undelivered--;
-            job_free(p, j);
-        } else before = j;
-        j = next;
+static void list_add(struct ended *l, mp_job *j) {
+    j->before_ended = l->last;
+    j->next_ended = NULL;
+    if (l->last) l->last->next_ended = j;
+    else l->first = j;
+    l->last = j;
+    l->n++;
+}
+
+static void list_remove(struct ended *l, mp_job *j) {
+    if (j->before_ended) j->before_ended->next_ended = j->next_ended;
+    else l->first = j->next_ended;
+    if (j->next_ended) j->next_ended->before_ended = j->before_ended;
+    else l->last = j->before_ended;
+    l->n--;
+}
+
+/* Drops the oldest records over the limits. A pinned one steps back to the end of its line, so that it cannot keep
+ * those behind it; a few are looked at per call. */
+static void evict_from(mp_pool *p, struct ended *l, size_t keep) {
+    for (int looked = 0; l->n > keep && looked < 4; looked++) {
+        mp_job *j = l->first;
+        list_remove(l, j);
+        if (j->pins) list_add(l, j);
+        else job_free(p, j);
     }
+}
+
+static void evict(mp_pool *p) {
+    if (p->o.completed_retention) evict_from(p, &p->delivered, p->o.completed_retention);
+    if (p->undelivered.n > p->o.max_queued) evict_from(p, &p->undelivered, p->o.max_queued);
 }
 
 void job_end(mp_pool *p, mp_job *j, mp_job_state s, const mp_failure *f, mp_time now) {
@@ -218,12 +232,7 @@ void job_end(mp_pool *p, mp_job *j, mp_job_state s, const mp_failure *f, mp_time
     }
     mp_event *e = event(p, s == MP_JOB_COMPLETED ? MP_EV_JOB_COMPLETED : s == MP_JOB_FAILED ? MP_EV_JOB_FAILED : MP_EV_JOB_CANCELED, j, c, now);
     if (f && f->message) event_data(e, f->message, strlen(f->message));
-    if (p->ended_last) p->ended_last->next_ended = j;
-    else p->ended_first = j;
-    p->ended_last = j;
-    if (!p->cursor) p->cursor = j;
-    p->n_ended++;
-    p->n_undelivered++;
+    list_add(&p->undelivered, j);
     evict(p);
     p->dirty = 1;
 }
@@ -251,13 +260,12 @@ void mp_job_unpin(mp_pool *p, mp_job *j) { j->pins--; evict(p); }
 void mp_job_delivered(mp_pool *p, mp_job *j) {
     if (j->delivered || !mp_job_ended(j)) return;
     j->delivered = 1;
-    p->n_undelivered--;
+    list_remove(&p->undelivered, j);
+    list_add(&p->delivered, j);
+    evict(p);
 }
 
-mp_job *mp_pool_undelivered(mp_pool *p) {
-    while (p->cursor && p->cursor->delivered) p->cursor = p->cursor->next_ended;
-    return p->cursor;
-}
+mp_job *mp_pool_undelivered(mp_pool *p) { return p->undelivered.first; }
 
 uint64_t mp_job_id(const mp_job *j) { return j->id; }
 

@@ -62,11 +62,16 @@ static void offline(mp_client *c, const char *why, mp_time now) {
     c->state = MP_CLIENT_OFFLINE;
     c->status_due = c->poll_at = MP_NEVER;
     c->survey_wanted = 0;
-    if (was == MP_CLIENT_ONLINE) c->down_since = now;
+    if (was == MP_CLIENT_ONLINE && !c->down_since) c->down_since = now;
+    c->epoch++;                                      /* what is under way belongs to the link that is lost */
+    c->survey = 0;
     c->retry_at = now + pause_of(c);
     c->failures++;
     while (c->removed && c->prompts) prompt_gone(c->prompts);            /* nobody will come back for them */
-    for (prompt *pr = c->prompts; pr; pr = pr->next) pr->gap = 1;
+    for (prompt *pr = c->prompts; pr; pr = pr->next) {
+        pr->gap = 1;
+        pr->history = 0;
+    }
     mp_logf(&c->pool->log, was == MP_CLIENT_ONLINE || c->failures == 1 ? MP_LOG_WARN : MP_LOG_DEBUG, "client %s is offline: %s", c->name, why);
     told(c, now);
     client_rearm(c, now);
@@ -78,9 +83,9 @@ void link_down(mp_client *c, const char *why, mp_time now) {
 }
 
 void link_reset(mp_client *c, const char *why, mp_time now) {
-    if (c->state == MP_CLIENT_OFFLINE) return;
+    if (c->state == MP_CLIENT_OFFLINE || c->pool->stale) return;
     offline(c, why, now);
-    c->retry_at = now;                               /* as soon as the close has been reported */
+    if (c->failures <= 1) c->retry_at = now;         /* as soon as the close has been reported; not again and again */
     client_rearm(c, now);
 }
 
@@ -88,9 +93,14 @@ static void online(mp_client *c, mp_time now) {
     if (!c->has_stats || !c->has_socket) return;
     c->state = MP_CLIENT_ONLINE;
     c->tried = 1;
-    c->failures = 0;
-    c->down_since = 0;
-    c->heard = c->moved = now;
+    /* With prompts there, the link has proven itself only when their whereabouts are known: see surveyed. */
+    if (c->prompts) c->moved += c->down_since ? now - c->down_since : 0;
+    else {
+        c->failures = 0;
+        c->down_since = 0;
+        c->moved = now;
+    }
+    c->heard = now;
     client_unwedge(c, 0, now);
     mp_logf(&c->pool->log, MP_LOG_INFO, "client %s is online (ComfyUI %s)", c->name, c->version ? c->version : "unknown");
     told(c, now);
@@ -132,6 +142,7 @@ static void not_comfy(const mp_result *r, char *words, size_t cap) {
 
 void link_checked(mp_client *c, const mp_result *r, mp_time now) {
     c->checking = 0;
+    if (c->removed && c->has_socket) offline(c, "removed", now);
     if (c->state != MP_CLIENT_CONNECTING || c->removed) { client_rearm(c, now); return; }
     mp_json *doc = r->code == 0 && r->status == 200 ? mp_json_parse(r->body.p, r->body.n, NULL) : NULL;
     const mp_json *system = mp_json_get(doc, "system");
@@ -159,8 +170,14 @@ void link_closed(mp_client *c, mp_time now) {
     client_rearm(c, now);
 }
 
+/* While the pool closes only as long as there is something to finish. */
+int link_wanted(const mp_client *c) {
+    const mp_pool *p = c->pool;
+    return !p->closing || c->prompts || p->stats.pending || p->stats.assigned || p->stats.running;
+}
+
 void link_tick(mp_client *c, mp_time now) {
-    int wanted_there = !c->pool->closing || c->prompts;
+    int wanted_there = link_wanted(c);
     if (c->state == MP_CLIENT_OFFLINE && c->retry_at <= now && wanted_there) link_start(c, now);
     mp_time bound = c->pool->o.unreachable;
 #if MP_MUTANT == 3

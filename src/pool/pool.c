@@ -88,16 +88,18 @@ void mp_pool_done(mp_pool *p, uint64_t action, const mp_result *r, mp_time now) 
     if (!u) return;                                  /* reported before, or never ours */
     HASH_DEL(p->under_way, u);
     mp_client *c = u->client;
+    p->stale = r->code && u->epoch != c->epoch;
     switch (u->why) {
     case DO_CONNECT: link_connected(c, action, r, now); break;
     case DO_CHECK: link_checked(c, r, now); break;
     case DO_CLOSE: link_closed(c, now); break;
     case DO_POST: posted(c, u->prompt, r, now); break;
-    case DO_SURVEY: surveyed(c, r, now); break;
-    case DO_HISTORY: historied(c, u->prompt, r, now); break;
+    case DO_SURVEY: surveyed(c, action, r, now); break;
+    case DO_HISTORY: historied(c, action, u->prompt, r, now); break;
     case DO_DELETE: case DO_INTERRUPT: prompt_killed(c, u->prompt, u->why, r, now); break;
     }
     free(u);
+    p->stale = 0;
     dispatch(p, now);
 }
 

@@ -142,7 +142,7 @@ void prompt_killed(mp_client *c, const char *id, purpose why, const mp_result *r
     if (!pr) return;
     pr->interrupting = 0;
     if (why == DO_DELETE) survey_want(c, now);
-    else pr->due = now + (KILL_AGAIN << (pr->kills < 5 ? pr->kills - 1 : 4));        /* 2 s, 4 s, ... 32 s */
+    else pr->due = now + (KILL_AGAIN << (pr->kills < 5 && pr->kills > 0 ? pr->kills - 1 : 4));        /* 2 s, 4 s, ... 32 s */
     client_rearm(c, now);
 }
 
@@ -150,7 +150,10 @@ void prompt_killed(mp_client *c, const char *id, purpose why, const mp_result *r
 static void bury(prompt *pr, mp_place where, mp_time now) {
     mp_time settle = pr->client->pool->o.settle;
     if (where == MP_PLACE_RUNNING && !pr->interrupting) send_interrupt(pr, now);
-    else if (where == MP_PLACE_PENDING) send_delete(pr, now);
+    else if (where == MP_PLACE_PENDING && pr->deleted) {             /* not obeyed: again, but not at once */
+        pr->deleted = 0;
+        pr->due = now + (KILL_AGAIN << (pr->kills < 4 ? pr->kills++ : 4));
+    } else if (where == MP_PLACE_PENDING) send_delete(pr, now);
     else if (where == MP_PLACE_ABSENT) {
         if (pr->at == AT_UNKNOWN && now - pr->settled < settle) pr->due = now + KILL_AGAIN;
         else prompt_gone(pr);
@@ -194,8 +197,9 @@ static const mp_json *doc_of(const mp_result *r, mp_json **own) {
     return r->code || r->status != 200 ? NULL : r->doc ? r->doc : *own;
 }
 
-void surveyed(mp_client *c, const mp_result *r, mp_time now) {
+void surveyed(mp_client *c, uint64_t action, const mp_result *r, mp_time now) {
     mp_json *own;
+    if (action != c->survey) return;                 /* of a link that was lost since */
     const mp_json *doc = doc_of(r, &own);
     c->survey = 0;
     if (!mp_reply_is_queue(doc)) {
@@ -204,6 +208,7 @@ void surveyed(mp_client *c, const mp_result *r, mp_time now) {
         if (r->code) snprintf(words, sizeof words, "%s", r->message ? r->message : "GET /queue failed");
         if (c->state == MP_CLIENT_ONLINE) link_reset(c, words, now);
     } else {
+        if (c->state == MP_CLIENT_ONLINE) { c->failures = 0; c->down_since = 0; }
         for (prompt *pr = c->prompts, *next; pr; pr = next) {
             next = pr->next;
             one_surveyed(pr, doc, now);
@@ -269,10 +274,10 @@ static void not_in_history(prompt *pr, mp_time now) {
     else let_go(pr, MP_FAIL_LOST, "the server knows nothing of the prompt any more (restarted, or deleted by somebody)", pr->at == AT_UNKNOWN, now);
 }
 
-void historied(mp_client *c, const char *id, const mp_result *r, mp_time now) {
+void historied(mp_client *c, uint64_t action, const char *id, const mp_result *r, mp_time now) {
     prompt *pr = prompt_by_id(c, mp_str_of(id));
     mp_history h;
-    if (!pr) return;
+    if (!pr || pr->history != action) return;
     pr->history = 0;
     if (r->code) {
         pr->due = now + KILL_AGAIN;
@@ -282,7 +287,9 @@ void historied(mp_client *c, const char *id, const mp_result *r, mp_time now) {
     mp_json *own;
     const mp_json *doc = doc_of(r, &own);
     if (!pr->job) prompt_gone(pr);                   /* became a tombstone meanwhile; it is out of the queue */
-    else if (mp_json_type(doc) != MP_JSON_OBJECT) pr->due = now + KILL_AGAIN;
+    else if (mp_json_type(doc) != MP_JSON_OBJECT && ++pr->history_tries < 5) pr->due = now + KILL_AGAIN;
+    else if (mp_json_type(doc) != MP_JSON_OBJECT && pr->verdict) prompt_conclude(pr, now);
+    else if (mp_json_type(doc) != MP_JSON_OBJECT) let_go(pr, MP_FAIL_LOST, "its history cannot be read", 1, now);
     else if (mp_reply_history(doc, server_id(pr), &h)) found_in_history(pr, &h, now);
     else not_in_history(pr, now);
     mp_json_free(own);
@@ -373,7 +380,7 @@ void client_rearm(mp_client *c, mp_time now) {
         link_reset(c, "removed", now);
         return;
     }
-    if (c->state == MP_CLIENT_OFFLINE && !busy && !c->removed && !(p->closing && !c->prompts)) t = c->retry_at;
+    if (c->state == MP_CLIENT_OFFLINE && !busy && !c->removed && link_wanted(c)) t = c->retry_at;
     if (c->state != MP_CLIENT_ONLINE && c->prompts && p->o.unreachable && c->down_since)
         for (prompt *pr = c->prompts; pr; pr = pr->next)
             if (pr->job) t = sooner(t, c->down_since + p->o.unreachable);
