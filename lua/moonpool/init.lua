@@ -488,6 +488,19 @@ local function settle(self)
   end
 end
 
+local function close(self)
+  if self:_closed() then return end
+  local st = self:_state()
+  settle(self)
+  self:_free()
+  open_pools[self] = nil
+  for _, list in pairs(st.waiters) do
+    for _, wake in ipairs(list) do wake(true) end
+  end
+  for _, wake in ipairs(st.any) do wake(true) end
+  st.waiters, st.any = {}, {}
+end
+
 -- Stops taking jobs. drain: those there are finished first; else they are canceled, and what is on servers is
 -- deleted or interrupted. Waits at most timeout_ms (drain: no bound unless given; else 2000). Then closes the pool.
 function Pool:shutdown(options)
@@ -496,7 +509,8 @@ function Pool:shutdown(options)
   local timeout = options and options.timeout_ms or not drain and 2000 or nil
   local began = core.now()
   self:_stop(drain)
-  if not task.may_wait() then                              -- the rest happens in a task
+  if not task.may_wait() then                              -- the rest happens in a task, if there is any
+    if not core.in_callback() and self:_quiet() then return close(self) end
     task.spawn(function()
       if not self:_closed() then self:shutdown { drain = drain, timeout_ms = timeout } end
     end)
@@ -510,16 +524,7 @@ function Pool:shutdown(options)
     self:_stop(false)
     wait_until(core.now() + 2000)
   end
-  if self:_closed() then return end
-  local st = self:_state()
-  settle(self)
-  self:_free()
-  open_pools[self] = nil
-  for _, list in pairs(st.waiters) do
-    for _, wake in ipairs(list) do wake(true) end
-  end
-  for _, wake in ipairs(st.any) do wake(true) end
-  st.waiters, st.any = {}, {}
+  close(self)
 end
 
 core.metatable("moonpool.pool").__close = function(pool) pool:shutdown() end

@@ -61,6 +61,7 @@ void l_push_workflow(lua_State *L, mp_workflow *w);                             
 void l_push_profile(lua_State *L, const mp_profile *p, mp_time epoch);
 void l_push_job(lua_State *L, l_pool *lp, uint64_t id, int pin);
 void l_push_client(lua_State *L, l_pool *lp, const mp_client *c);
+int l_client_is(lua_State *L, int i, const l_pool *lp, uint32_t serial);             /* the value at i is a handle of that client */
 l_pool *l_check_pool(lua_State *L, int i);
 
 /* modules */

@@ -34,6 +34,11 @@ void l_push_client(lua_State *L, l_pool *lp, const mp_client *c) {
     anchor(L, lp);
 }
 
+int l_client_is(lua_State *L, int i, const l_pool *lp, uint32_t serial) {
+    const l_client *u = luaL_testudata(L, i, CLIENT);
+    return u && u->lp == lp && u->serial == serial;
+}
+
 static mp_job *check_job(lua_State *L, int i, l_pool **lp) {
     l_job *u = luaL_checkudata(L, i, JOB);
     mp_job *j = u->lp->pool ? mp_pool_job(u->lp->pool, u->id) : NULL;

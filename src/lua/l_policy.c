@@ -45,24 +45,41 @@ static void over_budget(lua_State *S, lua_Debug *d) {
     luaL_error(S, "the instruction budget of a hook (%d) is used up", BUDGET);
 }
 
-static int call(entry *e, int nargs, int nresults, const char *what) {
-    lua_State *S = e->S;
-    int base = lua_gettop(S) - nargs;
+/* One call of a hook, arguments and answer included: everything that touches the policy's state runs inside one
+ * protected call, because memory may run out and metamethods may raise at any point. */
+typedef struct hook_call {
+    entry *e;
+    int hook;
+    mp_job *job;
+    mp_client *client;
+    mp_client *const *clients;
+    size_t n;
+    int stage, attempts;
+    const mp_failure *failure;
+    mp_workflow *workflow;                           /* MUTATE: a clone, owned by the callee's userdata; out: what to send, a new reference */
+    int known, pick;
+    double rank;
+    char why[300];
+} hook_call;
+
+static int protected(lua_State *S, entry *e, lua_CFunction body, void *ud, const char *what) {
+    int top = lua_gettop(S);
     lua_pushcfunction(S, l_traceback);
-    lua_insert(S, base);
+    lua_pushcfunction(S, body);
+    lua_pushlightuserdata(S, ud);
     lua_sethook(S, over_budget, LUA_MASKCOUNT, BUDGET);
     e->lp->ctx->callbacks++;                         /* nothing may wait in a hook */
-    int rc = lua_pcall(S, nargs, nresults, base);
+    int rc = lua_pcall(S, 1, 0, top + 1);
     e->lp->ctx->callbacks--;
     lua_sethook(S, NULL, 0, 0);
-    lua_remove(S, base);
-    if (rc == LUA_OK) return 0;
-    const char *words = lua_tostring(S, -1);
-    e->faults++;
-    mp_logf(&e->lp->log, MP_LOG_ERROR, "policy %s: %s: %s%s", e->name, what, words ? words : "an error without words",
-            e->faults == FAULTS ? "\npolicy switched off: too many errors" : "");
-    if (e->faults >= FAULTS) e->off = 1;
-    lua_pop(S, 1);
+    if (rc != LUA_OK) {
+        const char *words = lua_type(S, -1) == LUA_TSTRING ? lua_tostring(S, -1) : NULL;
+        e->faults++;
+        mp_logf(&e->lp->log, MP_LOG_ERROR, "policy %s: %s: %s%s", e->name, what, words ? words : "an error without words",
+                e->faults == FAULTS ? "\npolicy switched off: too many errors" : "");
+        if (e->faults >= FAULTS) e->off = 1;
+    }
+    lua_settop(S, top);
     return rc;
 }
 
@@ -100,11 +117,34 @@ static int s_match(lua_State *S) {
     for (size_t i = 0; i < m; i++)
         if (p[i] == '%') i++;
         else repeats += p[i] == '*' || p[i] == '+' || p[i] == '-' || p[i] == '?';
-    if (n > SUBJECT || repeats > REPEATS) return luaL_error(S, "in a policy a pattern has at most %d repetitions and a subject of %d bytes", REPEATS, SUBJECT);
+    double cost = (double)n;                         /* what backtracking may come to */
+    for (int i = 1; i < repeats; i++) cost *= (double)n;
+    if (n > SUBJECT || repeats > REPEATS || cost > 2e7) return luaL_error(S, "in a policy a pattern has at most %d repetitions and a subject of %d bytes, and with many of the first only few of the second", REPEATS, SUBJECT);
     lua_pushvalue(S, lua_upvalueindex(1));
     lua_insert(S, 1);
     lua_call(S, lua_gettop(S) - 1, LUA_MULTRET);
     return lua_gettop(S);
+}
+
+/* Loops in C see no instruction budget: lengths must be the real ones, and ranges bounded. */
+static int s_table(lua_State *S) {
+    if (lua_istable(S, 1) && luaL_getmetafield(S, 1, "__len") != LUA_TNIL) return luaL_error(S, "in a policy the table functions take no table with __len");
+    lua_pushvalue(S, lua_upvalueindex(1));
+    lua_insert(S, 1);
+    lua_call(S, lua_gettop(S) - 1, LUA_MULTRET);
+    return lua_gettop(S);
+}
+
+static int s_setmetatable(lua_State *S) {
+    if (lua_istable(S, 2)) {                         /* finalizers run outside of every limit */
+        lua_pushliteral(S, "__gc");
+        if (lua_rawget(S, 2) != LUA_TNIL) return luaL_error(S, "a policy may not set __gc");
+        lua_pop(S, 1);
+    }
+    lua_pushvalue(S, lua_upvalueindex(1));
+    lua_insert(S, 1);
+    lua_call(S, lua_gettop(S) - 1, 1);
+    return 1;
 }
 
 static int s_log(lua_State *S) {
@@ -170,7 +210,16 @@ static int open_sandbox(lua_State *S) {
     lua_pushlightuserdata(S, e);
     lua_setfield(S, LUA_REGISTRYINDEX, "moonpool.entry");
     luaL_requiref(S, "_G", luaopen_base, 1);
+    lua_getfield(S, -1, "setmetatable");
+    lua_pushcclosure(S, s_setmetatable, 1);
+    lua_setfield(S, -2, "setmetatable");
     luaL_requiref(S, "table", luaopen_table, 1);
+    wrap(S, "insert", s_table);
+    wrap(S, "remove", s_table);
+    wrap(S, "concat", s_table);
+    wrap(S, "sort", s_table);
+    lua_pushnil(S);
+    lua_setfield(S, -2, "move");                     /* any range, in C */
     luaL_requiref(S, "math", luaopen_math, 1);
     luaL_requiref(S, "utf8", luaopen_utf8, 1);
     luaL_requiref(S, "string", luaopen_string, 1);
@@ -203,7 +252,8 @@ static int open_sandbox(lua_State *S) {
 
 static void take_hooks(entry *e) {                   /* the table on the stack's top is popped */
     for (int i = 0; i < HOOKS; i++) {
-        if (lua_getfield(e->S, -1, hook_names[i]) == LUA_TFUNCTION) e->refs[i] = luaL_ref(e->S, LUA_REGISTRYINDEX);
+        lua_pushstring(e->S, hook_names[i]);         /* raw: a metatable of the script's must not run here */
+        if (lua_rawget(e->S, -2) == LUA_TFUNCTION) e->refs[i] = luaL_ref(e->S, LUA_REGISTRYINDEX);
         else { e->refs[i] = LUA_NOREF; lua_pop(e->S, 1); }
     }
     lua_pop(e->S, 1);
@@ -233,6 +283,12 @@ static char *load(struct l_policy *p, const char *what, const char *options, uin
         e->own = 1;
         e->folder = path ? slash ? mp_strndup(what, (size_t)(slash - what)) : mp_strdup(".") : NULL;
         e->S = lua_newstate(limited, e);
+        if (!e->S) {
+            free(text);
+            free(chunk_name);
+            free(module);
+            return mp_strdup("out of memory");
+        }
         lua_pushcfunction(e->S, open_sandbox);
         lua_pushlightuserdata(e->S, e);
         lua_pcall(e->S, 1, 0, 0);
@@ -333,141 +389,151 @@ void l_policy_free(struct l_policy *p) {
 
 /* ---- the hooks ------------------------------------------------------------------------------------------------------- */
 
-/* The next policy that has this hook, from *i on; its function is pushed. */
-static entry *next_with(struct l_policy *p, size_t *i, int hook) {
+static void answer_route(hook_call *h, lua_State *S) {
+    h->pick = MP_ROUTE_ANY;
+    if (lua_isnil(S, -1)) return;
+    if (lua_isboolean(S, -1) && !lua_toboolean(S, -1)) { h->pick = MP_ROUTE_HOLD; return; }
+    for (size_t k = 0; k < h->n; k++)
+        if (l_client_is(S, -1, h->e->lp, mp_client_serial(h->clients[k]))) { h->pick = (int)k; return; }
+    nonsense(h->e, "route", "one of the clients it was offered, false or nil");
+}
+
+static void push_failure(lua_State *S, const hook_call *h) {
+    const mp_failure *f = h->failure;
+    const char *fields[] = { "kind", mp_failure_name(f->kind), "message", f->message, "node", f->node, "client", mp_client_name(h->client) };
+    lua_createtable(S, 0, 5);
+    for (int i = 0; i < 8; i += 2) {
+        lua_pushstring(S, fields[i + 1]);
+        lua_setfield(S, -2, fields[i]);
+    }
+    lua_pushinteger(S, h->attempts);
+    lua_setfield(S, -2, "attempts");
+}
+
+static void answer(hook_call *h, lua_State *S) {
+    const char *word = lua_type(S, -1) == LUA_TSTRING ? lua_tostring(S, -1) : NULL;
+    switch (h->hook) {
+    case ADMIT:
+        h->known = lua_isboolean(S, -2) && !lua_toboolean(S, -2);
+        snprintf(h->why, sizeof h->why, "%s", word ? word : "");
+        break;
+    case RANK:
+        if (lua_isnil(S, -1)) break;
+        h->rank = lua_tonumber(S, -1);
+        h->known = lua_type(S, -1) == LUA_TNUMBER && h->rank == h->rank;
+        if (!h->known) nonsense(h->e, "rank", "a number or nil");
+        break;
+    case ROUTE: answer_route(h, S); break;
+    case MUTATE: {
+        mp_workflow *w = lua_isnil(S, -1) ? l_test_workflow(S, 2) : l_test_workflow(S, -1);
+        if (w) h->workflow = mp_workflow_ref(w);
+        else nonsense(h->e, "mutate", "the workflow or nil");
+        break;
+    }
+    case ON_FAILURE:
+        if (word && strcmp(word, "retry") == 0) h->pick = MP_AGAIN_YES;
+        else if (word && strcmp(word, "fail") == 0) h->pick = MP_AGAIN_NO;
+        else if (!lua_isnil(S, -1)) nonsense(h->e, "on_failure", "\"retry\", \"fail\" or nil");
+        break;
+    }
+}
+
+static int run_hook(lua_State *S) {
+    hook_call *h = lua_touserdata(S, 1);
+    l_pool *lp = h->e->lp;
+    luaL_checkstack(S, 40, NULL);
+    if (h->hook == MUTATE) {                         /* at place 2, for when nothing is returned */
+        mp_workflow *w = h->workflow;
+        h->workflow = NULL;
+        l_push_workflow(S, w);
+    }
+    lua_rawgeti(S, LUA_REGISTRYINDEX, h->e->refs[h->hook]);
+    l_push_job(S, lp, mp_job_id(h->job), 0);
+    int n = 1;
+    if (h->hook == ROUTE) {
+        lua_createtable(S, (int)h->n, 0);
+        for (size_t k = 0; k < h->n; k++) {
+            l_push_client(S, lp, h->clients[k]);
+            lua_rawseti(S, -2, (lua_Integer)k + 1);
+        }
+        lua_pushinteger(S, h->stage);
+        n = 3;
+    } else if (h->hook == MUTATE) {
+        l_push_client(S, lp, h->client);
+        lua_pushvalue(S, 2);
+        n = 3;
+    } else if (h->hook == ON_FAILURE) {
+        push_failure(S, h);
+        n = 2;
+    }
+    lua_call(S, n, h->hook == ADMIT ? 2 : 1);
+    answer(h, S);
+    return 0;
+}
+
+/* Asks the next policy that has this hook, from *i on. 0: there is none left. */
+static int ask_next(struct l_policy *p, size_t *i, hook_call *h, int hook) {
+    h->hook = hook;
     for (; p && *i < p->n; ++*i) {
         entry *e = p->e[*i];
-        if (e->off || e->refs[hook] == LUA_NOREF || !lua_checkstack(e->S, 40)) continue;
+        if (e->off || e->refs[hook] == LUA_NOREF || !lua_checkstack(e->S, 8)) continue;
         ++*i;
-        lua_rawgeti(e->S, LUA_REGISTRYINDEX, e->refs[hook]);
-        return e;
-    }
-    return NULL;
-}
-
-static void push_view(entry *e, mp_job *j) { l_push_job(e->S, e->lp, mp_job_id(j), 0); }
-
-static int hook_admit(void *ud, mp_pool *pool, mp_job *j, char *why, size_t cap) {
-    struct l_policy *p = ud;
-    size_t i = 0;
-    int yes = 1;
-    (void)pool;
-    for (entry *e; yes && (e = next_with(p, &i, ADMIT)) != NULL;) {
-        int top = lua_gettop(e->S) - 1;
-        push_view(e, j);
-        if (call(e, 1, 2, "admit") == 0 && lua_isboolean(e->S, -2) && !lua_toboolean(e->S, -2)) {
-            yes = 0;
-            snprintf(why, cap, "%s", lua_tostring(e->S, -1) ? lua_tostring(e->S, -1) : "");
-        }
-        lua_settop(e->S, top);
-    }
-    return yes;
-}
-
-static int hook_rank(void *ud, mp_pool *pool, mp_job *j, double *rank) {
-    struct l_policy *p = ud;
-    size_t i = 0;
-    int known = 0;
-    (void)pool;
-    for (entry *e; !known && (e = next_with(p, &i, RANK)) != NULL;) {
-        int top = lua_gettop(e->S) - 1;
-        push_view(e, j);
-        if (call(e, 1, 1, "rank") == 0 && !lua_isnil(e->S, -1)) {
-            *rank = lua_tonumber(e->S, -1);
-            known = lua_type(e->S, -1) == LUA_TNUMBER && *rank == *rank;
-            if (!known) nonsense(e, "rank", "a number or nil");
-        }
-        lua_settop(e->S, top);
-    }
-    return known;
-}
-
-static int route_answer(entry *e, mp_client *const *c, size_t n) {
-    lua_State *S = e->S;
-    if (lua_isnil(S, -1)) return MP_ROUTE_ANY;
-    if (lua_isboolean(S, -1) && !lua_toboolean(S, -1)) return MP_ROUTE_HOLD;
-    if (luaL_testudata(S, -1, "moonpool.client")) {
-        lua_getfield(S, -1, "url");
-        for (size_t k = 0; k < n; k++)
-            if (lua_tostring(S, -1) && strcmp(mp_client_url(c[k]), lua_tostring(S, -1)) == 0) return (int)k;
-        lua_pop(S, 1);
-    }
-    nonsense(e, "route", "one of the clients it was offered, false or nil");
-    return MP_ROUTE_ANY;
-}
-
-static int hook_route(void *ud, mp_pool *pool, mp_job *j, mp_client *const *c, size_t n, int stage) {
-    struct l_policy *p = ud;
-    size_t i = 0;
-    int pick = MP_ROUTE_ANY;
-    (void)pool;
-    for (entry *e; pick == MP_ROUTE_ANY && (e = next_with(p, &i, ROUTE)) != NULL;) {
-        int top = lua_gettop(e->S) - 1;
-        push_view(e, j);
-        lua_createtable(e->S, (int)n, 0);
-        for (size_t k = 0; k < n; k++) {
-            l_push_client(e->S, e->lp, c[k]);
-            lua_rawseti(e->S, -2, (lua_Integer)k + 1);
-        }
-        lua_pushinteger(e->S, stage);
-        if (call(e, 3, 1, "route") == 0) pick = route_answer(e, c, n);
-        lua_settop(e->S, top);
-    }
-    return pick;
-}
-
-static int hook_mutate(void *ud, mp_pool *pool, mp_job *j, mp_client *c, mp_workflow **w, mp_err *err) {
-    struct l_policy *p = ud;
-    size_t i = 0;
-    (void)pool;
-    (void)err;
-    for (entry *e; (e = next_with(p, &i, MUTATE)) != NULL;) {
-        int top = lua_gettop(e->S) - 1;
-        l_push_workflow(e->S, mp_workflow_clone(*w));
-        lua_insert(e->S, top + 1);                   /* stays below the call, for when nothing is returned */
-        push_view(e, j);
-        l_push_client(e->S, e->lp, c);
-        lua_pushvalue(e->S, top + 1);
-        if (call(e, 3, 1, "mutate") == 0) {
-            mp_workflow *changed = lua_isnil(e->S, -1) ? l_test_workflow(e->S, top + 1) : l_test_workflow(e->S, -1);
-            if (changed) {
-                mp_workflow_unref(*w);
-                *w = mp_workflow_ref(changed);
-            } else nonsense(e, "mutate", "the workflow or nil");
-        }
-        lua_settop(e->S, top);
+        h->e = e;
+        protected(e->S, e, run_hook, h, hook_names[hook]);
+        return 1;
     }
     return 0;
 }
 
-static int hook_on_failure(void *ud, mp_pool *pool, mp_job *j, mp_client *c, const mp_failure *f, int attempts) {
-    struct l_policy *p = ud;
+static int hook_admit(void *ud, mp_pool *pool, mp_job *j, char *why, size_t cap) {
+    hook_call h = { .job = j };
     size_t i = 0;
-    int opinion = MP_AGAIN_ANY;
     (void)pool;
-    for (entry *e; opinion == MP_AGAIN_ANY && (e = next_with(p, &i, ON_FAILURE)) != NULL;) {
-        int top = lua_gettop(e->S) - 1;
-        push_view(e, j);
-        lua_createtable(e->S, 0, 5);
-        lua_pushstring(e->S, mp_failure_name(f->kind));
-        lua_setfield(e->S, -2, "kind");
-        lua_pushstring(e->S, f->message);
-        lua_setfield(e->S, -2, "message");
-        lua_pushstring(e->S, f->node);
-        lua_setfield(e->S, -2, "node");
-        lua_pushstring(e->S, mp_client_name(c));
-        lua_setfield(e->S, -2, "client");
-        lua_pushinteger(e->S, attempts);
-        lua_setfield(e->S, -2, "attempts");
-        if (call(e, 2, 1, "on_failure") == 0) {
-            const char *word = lua_tostring(e->S, -1);
-            if (word && strcmp(word, "retry") == 0) opinion = MP_AGAIN_YES;
-            else if (word && strcmp(word, "fail") == 0) opinion = MP_AGAIN_NO;
-            else if (!lua_isnil(e->S, -1)) nonsense(e, "on_failure", "\"retry\", \"fail\" or nil");
+    while (!h.known && ask_next(ud, &i, &h, ADMIT)) {}
+    if (h.known) snprintf(why, cap, "%s", h.why);
+    return !h.known;
+}
+
+static int hook_rank(void *ud, mp_pool *pool, mp_job *j, double *rank) {
+    hook_call h = { .job = j };
+    size_t i = 0;
+    (void)pool;
+    while (!h.known && ask_next(ud, &i, &h, RANK)) {}
+    if (h.known) *rank = h.rank;
+    return h.known;
+}
+
+static int hook_route(void *ud, mp_pool *pool, mp_job *j, mp_client *const *c, size_t n, int stage) {
+    hook_call h = { .job = j, .clients = c, .n = n, .stage = stage, .pick = MP_ROUTE_ANY };
+    size_t i = 0;
+    (void)pool;
+    while (h.pick == MP_ROUTE_ANY && ask_next(ud, &i, &h, ROUTE)) {}
+    return h.pick;
+}
+
+static int hook_mutate(void *ud, mp_pool *pool, mp_job *j, mp_client *c, mp_workflow **w, mp_err *err) {
+    hook_call h = { .job = j, .client = c };
+    size_t i = 0;
+    (void)pool;
+    (void)err;
+    for (;;) {
+        h.workflow = mp_workflow_clone(*w);          /* run_hook takes it over and gives back what the policy made of it */
+        if (!ask_next(ud, &i, &h, MUTATE)) {
+            mp_workflow_unref(h.workflow);
+            return 0;
         }
-        lua_settop(e->S, top);
+        if (!h.workflow) continue;                   /* it failed: *w stands */
+        mp_workflow_unref(*w);
+        *w = h.workflow;
     }
-    return opinion;
+}
+
+static int hook_on_failure(void *ud, mp_pool *pool, mp_job *j, mp_client *c, const mp_failure *f, int attempts) {
+    hook_call h = { .job = j, .client = c, .failure = f, .attempts = attempts, .pick = MP_AGAIN_ANY };
+    size_t i = 0;
+    (void)pool;
+    while (h.pick == MP_AGAIN_ANY && ask_next(ud, &i, &h, ON_FAILURE)) {}
+    return h.pick;
 }
 
 static int any(const struct l_policy *p, int hook) {

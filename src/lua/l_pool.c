@@ -54,7 +54,7 @@ static void on_log(void *ud, int level, const char *line) {
 typedef struct { mp_pool_opts o; double max_queued, retention, seed; const char *log_level; } pool_args;
 
 #define MS(field) offsetof(pool_args, o) + offsetof(mp_pool_opts, field), 0, 1e12
-#define PAUSE(field) offsetof(pool_args, o) + offsetof(mp_pool_opts, field), 10, 1e12       /* 0 would mean: without end, at once */
+#define PAUSE(field) offsetof(pool_args, o) + offsetof(mp_pool_opts, field), 1, 1e12        /* 0 would mean: without end, at once */
 static const opt pool_opts[] = {
     { "connect_timeout_ms", OPT_MS, PAUSE(connect_timeout) }, { "request_timeout_ms", OPT_MS, PAUSE(request_timeout) },
     { "unreachable_ms", OPT_MS, MS(unreachable) }, { "no_client_ms", OPT_MS, MS(no_client) }, { "node_silence_ms", OPT_MS, MS(node_silence) },
