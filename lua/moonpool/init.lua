@@ -28,6 +28,15 @@ function M.workflow.load(path)
   return w
 end
 
+-- Raises at an option that is not known, at the caller's caller.
+local function known(options, names, what)
+  if options == nil then return end
+  if type(options) ~= "table" then error(what .. ": a table of options expected, got " .. type(options), 3) end
+  for k in pairs(options) do
+    if not names[k] then error(("%s: unknown option '%s'"):format(what, tostring(k)), 3) end
+  end
+end
+
 -- ---- HTTP and WebSocket ---------------------------------------------------------------------------------------
 
 M.http = {}
@@ -153,6 +162,8 @@ function Client:interrupt(prompt_id) return ask(self, "POST", "/interrupt", core
 -- Puts a file into the server's input folder: {name=, data= or path=, subfolder=, type=, overwrite=}. Waits. Returns
 -- the name to use in LoadImage (the server's choice), and its whole answer.
 function Client:upload(o)
+  known(o, { name = true, data = true, path = true, subfolder = true, type = true, overwrite = true }, "client:upload")
+  if not o or not (o.data and o.name or o.path) then error("client:upload: option 'path', or 'name' and 'data', is missing", 2) end
   local data = o.data
   if not data then
     local f, words = io.open(o.path, "rb")
@@ -275,6 +286,8 @@ end
 -- options.pattern: the name, from {job}, {node}, {client}, {filename}, {name}, {ext}, {index}; default
 -- "{job}_{filename}", because servers number their files each for itself. Waits. Returns the paths, or nil, err.
 function Result:save(dir, options)
+  if type(dir) ~= "string" then error("result:save: a folder expected, got " .. type(dir), 2) end
+  known(options, { pattern = true }, "result:save")
   local pattern = options and options.pattern or "{job}_{filename}"
   local paths, taken = {}, {}
   if dir == "" then dir = "." end
@@ -310,6 +323,7 @@ local function each(list, ...)
   if not list then return end
   for _, fn in ipairs({ table.unpack(list) }) do          -- a copy: listeners may leave while they are called
     local ok, words = xpcall(fn, debug.traceback, ...)
+    if not ok and tostring(words):find("interrupted!", 1, true) then error(words, 0) end
     if not ok then core.log("error", "listener: " .. tostring(words)) end
   end
 end
@@ -504,6 +518,7 @@ end
 -- Stops taking jobs. drain: those there are finished first; else they are canceled, and what is on servers is
 -- deleted or interrupted. Waits at most timeout_ms (drain: no bound unless given; else 2000). Then closes the pool.
 function Pool:shutdown(options)
+  known(options, { drain = true, timeout_ms = true }, "shutdown")
   if self:_closed() then return end
   local drain = options and options.drain or false
   local timeout = options and options.timeout_ms or not drain and 2000 or nil

@@ -1,5 +1,6 @@
 /* comfy/failure.c -- floor 3, comfy: what kind of failure something is. */
 #include "comfy/failure.h"
+#include "graph/hash.h"
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,6 +68,8 @@ static void from_node_errors(const mp_json *errors, mp_failure *f) {
                            or_empty(mp_json_string(mp_json_get(x, "message"))), or_empty(mp_json_string(mp_json_get(x, "details"))));
             f->node = mp_strdup(mp_json_name(n));
             f->node_type = mp_strdup(class_type);
+            const char *type = mp_json_string(mp_json_get(x, "type")), *value = mp_json_string(mp_json_get(mp_json_get(x, "extra_info"), "received_value"));
+            f->by_shape = type && strcmp(type, "value_not_in_list") == 0 && value && mp_graph_is_model(mp_str_of(value));
             kind = k;
         }
 }
@@ -77,6 +80,7 @@ static void refused(const mp_json *doc, int status, mp_failure *f) {
     if (mp_json_type(errors) == MP_JSON_OBJECT) from_node_errors(errors, f);
     if (!f->kind && type && (strcmp(type, "missing_node_type") == 0 || strcmp(type, "invalid_prompt") == 0))
         mp_failure_set(f, MP_FAIL_INCOMPATIBLE, "%s (%s)", or_empty(mp_json_string(mp_json_get(error, "message"))), or_empty(mp_json_string(mp_json_get(error, "details"))));
+    if (f->kind == MP_FAIL_INCOMPATIBLE && !f->node) f->by_shape = 1;    /* a class that is not there */
     if (!f->kind && error) {
         const char *words = mp_json_string(error) ? mp_json_string(error) : mp_json_string(mp_json_get(error, "message"));
         const char *details = mp_json_string(mp_json_get(error, "details"));
@@ -100,7 +104,7 @@ void mp_failure_of_prompt_reply(int status, mp_str body, mp_failure *f, char **p
             f->details = json_text(errors);
         }
     } else if (status == 400 && doc) refused(doc, status, f);
-    else if (status == 413) mp_failure_set(f, MP_FAIL_INCOMPATIBLE, "the workflow is larger than this server accepts (status 413)");
+    else if (status == 413) mp_failure_set(f, MP_FAIL_INCOMPATIBLE, "the workflow is larger than this server accepts (status 413)"), f->by_shape = 1;
     else if (status == 401 || status == 403) mp_failure_set(f, MP_FAIL_SERVER, "the server refused us (status %d): credentials are missing or wrong", status);
     else if (status >= 300 && status < 400) mp_failure_set(f, MP_FAIL_SERVER, "POST /prompt was redirected (status %d): the address leads elsewhere, perhaps to a login page", status);
     else if (status == 200) mp_failure_set(f, MP_FAIL_SERVER, "POST /prompt was answered with status 200 but no prompt id: this is no ComfyUI server");

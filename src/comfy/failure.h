@@ -22,6 +22,7 @@ typedef enum {
 
 typedef struct mp_failure {
     mp_fail_kind kind;
+    int by_shape;                                    /* INCOMPATIBLE: a class or a model file is missing, so it holds for the whole structural hash */
     int partial;                                     /* 200 with node_errors: some outputs will not be made */
     char *message;                                   /* one sentence; owned */
     char *node, *node_type;                          /* where it happened, or NULL; owned */

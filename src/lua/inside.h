@@ -16,6 +16,7 @@ typedef struct l_ctx {
     mp_loop *loop;
     lua_State *L;                                    /* the main thread: callbacks run here */
     int turn;                                        /* registry: called after each step */
+    int interrupted;                                 /* a host's interrupt was raised inside a callback: raised again by the step */
     int closing;                                     /* the state is being closed: no more callbacks into Lua */
     int stepping;                                    /* a step is under way, tasks included */
     int callbacks;                                   /* depth of callbacks running: nothing may wait there */

@@ -31,6 +31,11 @@ int l_pcall(lua_State *L, int nargs, int nresults, const char *what) {
     lua_remove(L, base);
     if (rc == LUA_OK) return 0;
     const char *words = lua_tostring(L, -1);
+    if (words && strstr(words, "interrupted!")) {    /* what lua raises at SIGINT must not end here */
+        c->interrupted = 1;
+        lua_pop(L, 1);
+        return rc;
+    }
     char *line = mp_format("%s: %s", what, words ? words : "an error without words");
     l_write_log(c, MP_LOG_ERROR, line);
     free(line);

@@ -102,6 +102,10 @@ static int core_step(lua_State *L) {
     l_loop(L);
     if (c->callbacks > 0) return luaL_error(L, "a step inside a step: callbacks and hooks may not wait (use moonpool.spawn)");
     if (step(c, (int)luaL_optinteger(L, 1, 0)) == MP_EBUSY) return luaL_error(L, "a step inside a step: callbacks and hooks may not wait (use moonpool.spawn)");
+    if (c->interrupted) {
+        c->interrupted = 0;
+        return luaL_error(L, "interrupted!");
+    }
     return 0;
 }
 

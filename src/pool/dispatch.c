@@ -20,7 +20,7 @@ static int avoids(const mp_job *j, const mp_client *c) {
 }
 
 /* Somebody who did not fail this job yet is online, free or not: then the others stay avoided. */
-static int has_fresh(const mp_pool *p, const mp_job *j, const char *hash) {
+int has_fresh(const mp_pool *p, const mp_job *j, const char *hash) {
     for (const mp_client *c = p->clients; c; c = c->next)
         if (client_open(c) && !avoids(j, c) && mp_client_may_run(p, c, hash)) return 1;
     return 0;

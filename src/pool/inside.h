@@ -202,6 +202,7 @@ void client_rearm(mp_client *c, mp_time now);
 /* dispatch.c */
 void dispatch(mp_pool *p, mp_time now);
 void posted(mp_client *c, const char *id, const mp_result *r, mp_time now);
+int has_fresh(const mp_pool *p, const mp_job *j, const char *hash);   /* an open client that has not failed this job */
 
 /* recover.c */
 void survey_want(mp_client *c, mp_time now);

@@ -1,6 +1,7 @@
 /* pool/retry.c -- floor 5, pool: an attempt failed: elsewhere, later, or ended.
  *   connection, lost       not the job's fault: again at once, no attempt used up, at most MAX_LOSSES times
- *   client_incompatible    never again on this client for this workflow; again at once elsewhere
+ *   client_incompatible    again at once elsewhere; never again on this client for this workflow, if a class or a
+ *                          model is missing there, else for this job only
  *   workflow_invalid       ended
  *   interrupted            ended, canceled: somebody at the server wanted it so
  *   the rest               up to max_attempts, with a delay that doubles (30 % jitter), away from this client
@@ -58,8 +59,11 @@ void attempt_failed(mp_pool *p, mp_job *j, mp_client *c, mp_failure *f, mp_time 
     if (opinion == MP_AGAIN_NO) retry = 0;
     if (opinion == MP_AGAIN_YES && !retry) retry = ++j->losses <= MAX_LOSSES;
     if (j->profile) mp_profile_end_attempt(j->profile, mp_failure_name(f->kind), f->message, now);
-    if (f->kind == MP_FAIL_INCOMPATIBLE) block(p, c, hash, f, now);
-    else if (delay || (f->kind == MP_FAIL_LOST && j->losses > 1)) avoid(j, c);       /* a server that forgets twice will again */
+    if (f->kind == MP_FAIL_INCOMPATIBLE && f->by_shape) block(p, c, hash, f, now);
+    else if (f->kind == MP_FAIL_INCOMPATIBLE) {      /* a value of this job's own: its hash must not suffer for it */
+        avoid(j, c);
+        retry = retry && has_fresh(p, j, hash);
+    } else if (delay || (f->kind == MP_FAIL_LOST && j->losses > 1)) avoid(j, c);       /* a server that forgets twice will again */
     if (!retry) {
         job_end(p, j, f->kind == MP_FAIL_INTERRUPTED ? MP_JOB_CANCELED : MP_JOB_FAILED, f, now);
     } else {
@@ -72,5 +76,5 @@ void attempt_failed(mp_pool *p, mp_job *j, mp_client *c, mp_failure *f, mp_time 
         }
         job_requeue(p, j, delay, now);
     }
-    if (f->kind == MP_FAIL_INCOMPATIBLE) queue_regroup(p, now);
+    if (f->kind == MP_FAIL_INCOMPATIBLE && f->by_shape) queue_regroup(p, now);
 }
