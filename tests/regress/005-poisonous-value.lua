@@ -5,7 +5,8 @@ local H = require "helper"
 
 describe("a job with a wrong value", function()
   it("fails alone; jobs of the same structure go on", function()
-    local a <close>, b <close> = assert(moonpool.sim { speed = 200 }), assert(moonpool.sim { speed = 200 })
+    local a <close> = assert(moonpool.sim { speed = 200 })
+    local b <close> = assert(moonpool.sim { speed = 200 })
     local pool <close> = moonpool.pool { log_level = "silent" }
     assert(pool:add_client(a.url))
     assert(pool:add_client(b.url))
@@ -26,7 +27,8 @@ describe("a job with a wrong value", function()
   end)
 
   it("a missing model still blocks its hash on that client only", function()
-    local a <close>, b <close> = assert(moonpool.sim { speed = 200 }), assert(moonpool.sim { speed = 200, any_node = true })
+    local a <close> = assert(moonpool.sim { speed = 200 })
+    local b <close> = assert(moonpool.sim { speed = 200, any_node = true })
     local pool <close> = moonpool.pool { log_level = "silent" }
     assert(pool:add_client(a.url, { name = "a", priority = 5 }))
     assert(pool:add_client(b.url, { name = "b" }))
