@@ -226,7 +226,8 @@ void posted(mp_client *c, const char *id, const mp_result *r, mp_time now) {
         mp_failure_set(&f, MP_FAIL_CONNECTION, "%s could not be reached", c->name);
         refused(c, pr, &f, now);
         link_reset(c, r->message ? r->message : "it refuses connections", now);
-    } else if (r->code) {                            /* it may have arrived, or may still: look before anything else */
+    } else if (r->code || r->status == 502 || r->status == 504) {
+        /* It may have arrived, or may still (a proxy gave up waiting, not the server): look before anything else. */
 #if MP_MUTANT == 5
         mp_failure_set(&f, MP_FAIL_CONNECTION, "the reply was lost");
         refused(c, pr, &f, now);
