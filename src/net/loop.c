@@ -1,6 +1,11 @@
 /* net/loop.c -- floor 1, net: the loop, its timers, its worker threads, and the libwebsockets context.
  * libwebsockets looks at its own timers only after I/O; whoever arms one of its timeouts calls lws_cancel_service.
- * A clean end: destroy the context, some turns of the loop, destroy it again, close the loop. */
+ * A clean end: destroy the context, some turns of the loop, destroy it again, close the loop.
+ *
+ * Settings that cure traps of the library: no extensions are given, so permessage-deflate is never offered; the retry
+ * policy and names are static, because their pointers are kept; vhosts without listeners, one for clients and one for
+ * servers, because requests are bound to a vhost by port and Host; lws_service and its own timers are never used;
+ * read sizes of 16 KB keep one talkative peer from holding up the others; the context is never destroyed in a callback. */
 #include "net/inside.h"
 #include <errno.h>
 #include <stdlib.h>
