@@ -28,6 +28,12 @@ function M.workflow.load(path)
   return w
 end
 
+-- Results of a pcall, or its error raised as the caller's: called in tail position, so that level 2 is the script.
+local function pass(ok, ...)
+  if not ok then error((...), 2) end
+  return ...
+end
+
 -- Raises at an option that is not known, at the caller's caller.
 local function known(options, names, what)
   if options == nil then return end
@@ -394,7 +400,8 @@ end
 
 -- A pool. Options: the table in the README. Raises on wrong options and on policies that do not load.
 function M.pool(options)
-  local pool = core.pool(options)
+  local ok, pool = pcall(core.pool, options)
+  if not ok then error(pool, 2) end
   local st = pool:_state()
   st.on, st.jobs, st.waiters, st.any, st.wanted = {}, {}, {}, {}, {}
   st.live = setmetatable({}, { __mode = "k" })
@@ -450,7 +457,7 @@ end
 -- A job for the workflow as it is now (later changes to it do not count). Does not wait: sending starts with the
 -- loop. nil, err when the queue is full, a policy refuses it or the pool is closing. Options: README.
 function Pool:submit(workflow, options)
-  return self:_submit(workflow, options)
+  return pass(pcall(self._submit, self, workflow, options))
 end
 
 -- Calls fn(payload) at every event of that name ("job:completed", "client:state", "client:executing", ...).
