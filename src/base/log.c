@@ -22,14 +22,3 @@ int mp_log_level(const char *name) {
         if (strcmp(name, names[i]) == 0) return i;
     return -1;
 }
-
-void mp_url_mask(const char *url, char *out, size_t cap) {
-    const char *host = strstr(url, "://");
-    host = host ? host + 3 : url;
-    size_t authority = strcspn(host, "/?#");
-    const char *at = NULL;
-    for (size_t i = 0; i < authority; i++)
-        if (host[i] == '@') at = host + i;
-    if (at) snprintf(out, cap, "%.*s***%s", (int)(host - url), url, at);
-    else snprintf(out, cap, "%s", url);
-}

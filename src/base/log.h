@@ -11,6 +11,4 @@ typedef struct mp_log { int level; mp_log_fn fn; void *ud; } mp_log;   /* fn NUL
 void mp_logf(const mp_log *l, int level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 const char *mp_log_name(int level);
 int mp_log_level(const char *name);            /* -1 for an unknown name */
-/* Writes `url` without user:password into `out`, so that no log line shows a secret. */
-void mp_url_mask(const char *url, char *out, size_t cap);
 #endif

@@ -427,9 +427,3 @@ void mp_workflow_open_seeds(const mp_workflow *w, void (*fn)(void *ud, size_t no
             fn(ud, c->node, mp_str_of(c->name));
     }
 }
-
-size_t mp_workflow_bytes(const mp_workflow *w) {
-    size_t n = sizeof *w + w->n_changes * sizeof(change) + w->n_outputs * sizeof(output);
-    for (size_t i = 0; i < w->n_changes; i++) n += strlen(w->changes[i].value) + 1;
-    return n;
-}

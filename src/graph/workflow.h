@@ -55,5 +55,4 @@ const char *mp_workflow_hash(const mp_workflow *w);
 void mp_workflow_models(const mp_workflow *w, void (*fn)(void *ud, mp_str file), void *ud);
 /* Calls fn for every input `seed` or `noise_seed` whose value is -1. */
 void mp_workflow_open_seeds(const mp_workflow *w, void (*fn)(void *ud, size_t node, mp_str input), void *ud);
-size_t mp_workflow_bytes(const mp_workflow *w);      /* heap held by this overlay alone */
 #endif

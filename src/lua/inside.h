@@ -32,7 +32,6 @@ struct l_pool {
     mp_policy hooks;
     mp_log log;
     int handler;                                     /* registry: called with every event */
-    uint64_t next_name;
 };
 
 l_ctx *l_context(lua_State *L);                      /* made when first asked for */
@@ -49,6 +48,9 @@ typedef struct { const char *name; opt_kind kind; size_t at; double lo, hi; } op
 #define NO_PLACE ((size_t)-1)
 /* Fills `to` from the table at `t` (nil: nothing). OPT_INT int, OPT_NUMBER double, OPT_MS mp_time, OPT_BOOL int, OPT_TEXT const char* (anchored by the table). */
 void l_options(lua_State *L, int t, const opt *opts, void *to, const char *what);
+/* Field "headers" of the table at t ({Name = value}; with `lines` also {"Name: value"}) as NULL-ended lines, kept alive by
+ * the stack's top; NULL when there is none. */
+const char **l_headers(lua_State *L, int t, const char *what, int lines);
 int l_fail(lua_State *L, int code, const char *message, const char *client);         /* pushes nil, err; 2 */
 int l_fail_kind(lua_State *L, const char *kind, const char *message, const char *client);
 

@@ -50,28 +50,6 @@ static const opt http_opts[] = {
     { "headers", OPT_ANY, NO_PLACE, 0, 0 }, { "parts", OPT_ANY, NO_PLACE, 0, 0 }, { NULL, 0, 0, 0, 0 }
 };
 
-/* The lines of field "headers" ({"Name: value"} or {Name = value}), NULL-ended, anchored on the stack. */
-static const char **lines_of(lua_State *L, int t) {
-    if (lua_getfield(L, t, "headers") == LUA_TNIL) return NULL;
-    luaL_argcheck(L, lua_istable(L, -1), t, "option 'headers': a table expected");
-    int h = lua_gettop(L), k = 0;
-    lua_newtable(L);
-    for (lua_pushnil(L); lua_next(L, h); lua_pop(L, 1)) {
-        if (lua_type(L, -2) == LUA_TSTRING) lua_pushfstring(L, "%s: %s", lua_tostring(L, -2), luaL_checkstring(L, -1));
-        else lua_pushvalue(L, -1);
-        if (!lua_isstring(L, -1) || strpbrk(lua_tostring(L, -1), "\r\n")) luaL_error(L, "option 'headers': names and values are strings without line ends");
-        lua_rawseti(L, h + 1, ++k);
-    }
-    const char **v = lua_newuserdatauv(L, ((size_t)k + 1) * sizeof *v, 0);
-    for (int i = 0; i < k; i++) {
-        lua_rawgeti(L, h + 1, i + 1);
-        v[i] = lua_tostring(L, -1);
-        lua_pop(L, 1);
-    }
-    v[k] = NULL;
-    return v;
-}
-
 static mp_http_part *parts_of(lua_State *L, int t, size_t *n) {
     if (lua_getfield(L, t, "parts") == LUA_TNIL) { *n = 0; return NULL; }
     luaL_argcheck(L, lua_istable(L, -1), t, "option 'parts': a list expected");
@@ -107,7 +85,7 @@ static int net_http(lua_State *L) {
     if (!a.url) return luaL_error(L, "http.request: option 'url' is missing");
     mp_http_opts o = { .method = a.method, .url = a.url, .userpwd = a.userpwd, .ca_file = a.ca_file, .timeout = a.timeout, .connect_timeout = a.connect_timeout, .max_body = (size_t)a.max_body, .insecure = a.insecure };
     if (lua_getfield(L, 1, "body") == LUA_TSTRING) o.body = lua_tolstring(L, -1, &o.n_body);
-    o.headers = lines_of(L, 1);
+    o.headers = l_headers(L, 1, "http.request", 1);
     o.parts = parts_of(L, 1, &o.n_parts);
     mp_loop *loop = l_loop(L);
     request *q = mp_alloc(sizeof *q);
@@ -166,7 +144,7 @@ static int net_ws(lua_State *L) {
     if (!a.url) return luaL_error(L, "ws.connect: option 'url' is missing");
     mp_ws_opts o = { .url = a.url, .userpwd = a.userpwd, .ca_file = a.ca_file, .timeout = a.timeout, .max_message = (size_t)a.max_body, .insecure = a.insecure,
                      .on_open = ws_opened, .on_message = ws_message, .on_close = ws_closed };
-    o.headers = lines_of(L, 1);
+    o.headers = l_headers(L, 1, "ws.connect", 1);
     mp_loop *loop = l_loop(L);
     l_ws *u = lua_newuserdatauv(L, sizeof *u, 0);
     *u = (l_ws){ l_context(L), NULL, LUA_NOREF };

@@ -87,6 +87,31 @@ void l_options(lua_State *L, int t, const opt *opts, void *to, const char *what)
     }
 }
 
+const char **l_headers(lua_State *L, int t, const char *what, int lines) {
+    if (!lua_istable(L, t) || lua_getfield(L, t, "headers") == LUA_TNIL) { lua_pushnil(L); return NULL; }
+    if (!lua_istable(L, -1)) luaL_error(L, "%s: option 'headers': a table expected, got %s", what, luaL_typename(L, -1));
+    int h = lua_gettop(L), k = 0;
+    lua_newtable(L);                                 /* keeps the lines */
+    for (lua_pushnil(L); lua_next(L, h); lua_pop(L, 1)) {
+        int named = lua_type(L, -2) == LUA_TSTRING;
+        if ((!named && !lines) || !lua_isstring(L, -1)) luaL_error(L, "%s: option 'headers': names and values are strings", what);
+        if (named) lua_pushfstring(L, "%s: %s", lua_tostring(L, -2), lua_tostring(L, -1));
+        else lua_pushvalue(L, -1);
+        if (strpbrk(lua_tostring(L, -1), "\r\n")) luaL_error(L, "%s: option 'headers': a header may not contain line ends", what);
+        lua_rawseti(L, h + 1, ++k);
+    }
+    const char **v = lua_newuserdatauv(L, ((size_t)k + 1) * sizeof *v, 1);
+    for (int i = 0; i < k; i++) {
+        lua_rawgeti(L, h + 1, i + 1);
+        v[i] = lua_tostring(L, -1);
+        lua_pop(L, 1);
+    }
+    v[k] = NULL;
+    lua_pushvalue(L, h + 1);
+    lua_setiuservalue(L, -2, 1);
+    return v;
+}
+
 int l_fail_kind(lua_State *L, const char *kind, const char *message, const char *client) {
     lua_pushnil(L);
     lua_createtable(L, 0, 3);

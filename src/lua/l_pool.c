@@ -155,29 +155,6 @@ static const char **list_of(lua_State *L, int t, const char *name, int workflows
     return v;                                        /* on the stack's top, so it lives as long as the call */
 }
 
-static const char **headers_of(lua_State *L, int t) {
-    if (!lua_istable(L, t) || lua_getfield(L, t, "headers") == LUA_TNIL) { lua_pushnil(L); return NULL; }
-    if (!lua_istable(L, -1)) luaL_error(L, "add_client: option 'headers': a table expected, got %s", luaL_typename(L, -1));
-    int h = lua_gettop(L), k = 0;
-    lua_newtable(L);                                 /* keeps the lines */
-    for (lua_pushnil(L); lua_next(L, h); lua_pop(L, 1)) {
-        if (lua_type(L, -2) != LUA_TSTRING || !lua_isstring(L, -1)) luaL_error(L, "add_client: option 'headers': names and values are strings");
-        lua_pushfstring(L, "%s: %s", lua_tostring(L, -2), lua_tostring(L, -1));
-        if (strpbrk(lua_tostring(L, -1), "\r\n")) luaL_error(L, "add_client: option 'headers': a header may not contain line ends");
-        lua_rawseti(L, h + 1, ++k);
-    }
-    const char **v = lua_newuserdatauv(L, ((size_t)k + 1) * sizeof *v, 1);
-    for (int i = 0; i < k; i++) {
-        lua_rawgeti(L, h + 1, i + 1);
-        v[i] = lua_tostring(L, -1);
-        lua_pop(L, 1);
-    }
-    v[k] = NULL;
-    lua_pushvalue(L, h + 1);
-    lua_setiuservalue(L, -2, 1);
-    return v;
-}
-
 typedef struct { const char *name, *client_id, *user, *password, *ca_file; double priority, max_message; int slots, insecure; } client_args;
 static const opt client_opts[] = {
     { "name", OPT_TEXT, offsetof(client_args, name), 0, 0 }, { "client_id", OPT_TEXT, offsetof(client_args, client_id), 0, 0 },
@@ -199,7 +176,7 @@ static int pool_add_client(lua_State *L) {
     mp_client_opts o = { .name = a.name, .client_id = a.client_id, .priority = a.priority, .slots = a.slots };
     o.tags = list_of(L, 3, "tags", 0);
     o.affinity = list_of(L, 3, "affinity", 1);
-    const char **headers = headers_of(L, 3);
+    const char **headers = l_headers(L, 3, "add_client", 0);
     const char *userpwd = a.user ? lua_pushfstring(L, "%s:%s", a.user, a.password ? a.password : "") : NULL;
     const char *host = strstr(url, "://"), *at = host ? strpbrk(host + 3, "@/?#") : NULL;
     if (at && *at == '@') {                          /* http://user:password@host: kept apart, so that no text shows it */

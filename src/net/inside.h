@@ -25,7 +25,6 @@ struct mp_loop {
     struct mp_timer *timers;
     CURL *idle[16];                                  /* easy handles for reuse */
     int n_idle;
-    char tls_error[200];                             /* the newest reason from the library's own log */
 };
 
 int loop_lws(mp_loop *l, mp_err *e);                 /* makes the context when first needed */
@@ -41,4 +40,5 @@ extern const struct lws_protocols serve_protocols[];
 /* process.c: what is process-wide anyway */
 void process_enter(void);
 void process_leave(void);
+const char *process_newest_error(void);              /* the newest line of the library's own log in this thread */
 #endif

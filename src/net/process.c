@@ -17,7 +17,6 @@ static void on_log(int level, const char *line) {
     snprintf(newest, sizeof newest, "%.*s", (int)strcspn(line, "\n"), line);
 }
 
-const char *process_newest_error(void);
 const char *process_newest_error(void) { return newest; }
 
 void process_enter(void) {

@@ -33,8 +33,6 @@ struct mp_ws {
     mp_ws *next, **prev;
 };
 
-const char *process_newest_error(void);
-
 static void end_once(mp_ws *w);
 static void try_next(mp_ws *w);
 

@@ -580,7 +580,7 @@ static void to_history(mp_sim *s, run *r) {
 void run_step(mp_sim *s, mp_time now) {
     run *r = s->run;
     switch (r->phase) {
-    case R_START: case R_CACHED: on_cached(s, r, now); return;
+    case R_CACHED: on_cached(s, r, now); return;
     case R_NEXT: next_node(s, r, now); return;
     case R_STEP: step(s, r, now); return;
     case R_END:                                      /* flags of /free are obeyed between two prompts */
@@ -595,6 +595,5 @@ void run_step(mp_sim *s, mp_time now) {
         s->idle_since = now;
         s->at = now + s->o.overhead;
         return;
-    case R_OVER: return;
     }
 }

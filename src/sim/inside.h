@@ -45,7 +45,7 @@ typedef struct node {
     double value, max;
 } node;
 
-typedef enum { R_START, R_CACHED, R_NEXT, R_STEP, R_END, R_OVER } phase;
+typedef enum { R_CACHED, R_NEXT, R_STEP, R_END } phase;
 typedef struct run {
     job *j;
     node *nodes;
@@ -72,7 +72,7 @@ struct mp_sim {
     cached *cache;
     file *files;
     model *models;
-    entry *history, *history_last;
+    entry *history;
     size_t n_history;
     const mp_json *targets;                          /* partial_execution_targets of the prompt being validated */
     sim_failure *failures;
