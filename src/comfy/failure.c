@@ -10,6 +10,8 @@ void mp_failure_clear(mp_failure *f) {
     free(f->message);
     free(f->node);
     free(f->node_type);
+    free(f->input);
+    free(f->value);
     free(f->details);
     memset(f, 0, sizeof *f);
 }
@@ -20,6 +22,8 @@ void mp_failure_copy(mp_failure *to, const mp_failure *from) {
     to->message = mp_strdup(from->message);
     to->node = mp_strdup(from->node);
     to->node_type = mp_strdup(from->node_type);
+    to->input = mp_strdup(from->input);
+    to->value = mp_strdup(from->value);
     to->details = mp_strdup(from->details);
 }
 
@@ -70,8 +74,20 @@ static void from_node_errors(const mp_json *errors, mp_failure *f) {
             f->node_type = mp_strdup(class_type);
             const char *type = mp_json_string(mp_json_get(x, "type")), *value = mp_json_string(mp_json_get(mp_json_get(x, "extra_info"), "received_value"));
             f->by_shape = type && strcmp(type, "value_not_in_list") == 0 && value && mp_graph_is_model(mp_str_of(value));
+            if (f->by_shape) {
+                f->input = mp_strdup(mp_json_string(mp_json_get(mp_json_get(x, "extra_info"), "input_name")));
+                f->value = mp_strdup(value);
+            }
             kind = k;
         }
+}
+
+/* A class that is not there. Newer servers name it; older ones only the node, as "Node ID '#12'" (protocol 2.1). */
+static void missing_class(const mp_json *info, const char *details, mp_failure *f) {
+    const char *at = details ? strstr(details, "'#") : NULL, *id = mp_json_string(mp_json_get(info, "node_id"));
+    f->by_shape = 1;
+    f->node_type = mp_strdup(mp_json_string(mp_json_get(info, "class_type")));
+    f->node = id ? mp_strdup(id) : at ? mp_strndup(at + 2, strcspn(at + 2, "'")) : NULL;
 }
 
 static void refused(const mp_json *doc, int status, mp_failure *f) {
@@ -80,7 +96,7 @@ static void refused(const mp_json *doc, int status, mp_failure *f) {
     if (mp_json_type(errors) == MP_JSON_OBJECT) from_node_errors(errors, f);
     if (!f->kind && type && (strcmp(type, "missing_node_type") == 0 || strcmp(type, "invalid_prompt") == 0))
         mp_failure_set(f, MP_FAIL_INCOMPATIBLE, "%s (%s)", or_empty(mp_json_string(mp_json_get(error, "message"))), or_empty(mp_json_string(mp_json_get(error, "details"))));
-    if (f->kind == MP_FAIL_INCOMPATIBLE && !f->node) f->by_shape = 1;    /* a class that is not there */
+    if (f->kind == MP_FAIL_INCOMPATIBLE && !f->node) missing_class(mp_json_get(error, "extra_info"), mp_json_string(mp_json_get(error, "details")), f);
     if (!f->kind && error) {
         const char *words = mp_json_string(error) ? mp_json_string(error) : mp_json_string(mp_json_get(error, "message"));
         const char *details = mp_json_string(mp_json_get(error, "details"));

@@ -26,6 +26,7 @@ typedef struct mp_failure {
     int partial;                                     /* 200 with node_errors: some outputs will not be made */
     char *message;                                   /* one sentence; owned */
     char *node, *node_type;                          /* where it happened, or NULL; owned */
+    char *input, *value;                             /* INCOMPATIBLE: which choice is missing there, or NULL; owned */
     char *details;                                   /* JSON text from the server, or NULL; owned */
 } mp_failure;
 

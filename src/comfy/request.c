@@ -9,6 +9,10 @@ void mp_request_prompt(mp_buf *b, const mp_workflow *w, const mp_prompt_opts *o)
     if (o->front) mp_buf_puts(b, ",\"front\":true");
     mp_buf_puts(b, ",\"extra_data\":{\"moonpool\":");
     mp_buf_json(b, mp_str_of(o->prompt_id));
+    if (o->api_key) {
+        mp_buf_puts(b, ",\"api_key_comfy_org\":");
+        mp_buf_json(b, mp_str_of(o->api_key));
+    }
     if (o->extra_data && strlen(o->extra_data) > 2) {            /* "{}" adds nothing */
         mp_buf_putc(b, ',');
         mp_buf_puts(b, o->extra_data + 1);                       /* brings the closing brace */

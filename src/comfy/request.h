@@ -7,6 +7,7 @@
 typedef struct mp_prompt_opts {
     const char *client_id, *prompt_id;
     const char *extra_data;                          /* JSON object text, or NULL; members are kept beside ours */
+    const char *api_key;                             /* of Comfy.org, for the nodes that need one; NULL: none */
     int front;
 } mp_prompt_opts;
 

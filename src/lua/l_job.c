@@ -326,7 +326,10 @@ static int client_access(lua_State *L) {
 static int client_remove(lua_State *L) {
     l_pool *lp;
     mp_client *c = check_client(L, 1, &lp);
-    int rc = mp_pool_remove_client(lp->pool, c, now_of(lp));
+    int drain = 0;
+    static const opt opts[] = { { "drain", OPT_BOOL, 0, 0, 0 }, { NULL, 0, 0, 0, 0 } };
+    l_options(L, 2, opts, &drain, "client:remove");
+    int rc = mp_pool_remove_client(lp->pool, c, drain, now_of(lp));
     if (rc == MP_EBUSY) return luaL_error(L, "a policy runs: no client may be removed from inside it");
     mp_wire_pump(lp->wire);
     lua_pushboolean(L, rc == 0);

@@ -7,7 +7,7 @@
 
 static const char *const event_names[MP_EV_COUNT] = {
     "job:queued", "job:accepted", "job:started", "job:progress", "job:preview", "job:output", "job:completed", "job:failed", "job:canceled",
-    "job:retrying", "client:state", "client:blocked_workflow", "client:message"
+    "job:retrying", "job:taken_back", "client:state", "client:blocked_workflow", "client:unblocked_workflow", "client:message"
 };
 
 l_pool *l_check_pool(lua_State *L, int i) {

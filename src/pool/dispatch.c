@@ -5,49 +5,122 @@
 #include "pool/inside.h"
 #include <stdlib.h>
 
-static int free_in(const mp_client *c, int stage) {
-    if (!client_open(c) || c->posting) return 0;
+/* ---- which clients have a slot, kept up to date by touching them ------------------------------------------------- */
+
+static int stage_of(const mp_client *c) {
+    if (!client_open(c) || c->posting || c->freeing) return 0;
 #if MP_MUTANT == 4
-    return stage == 1 ? c->load == 0 : c->load > 0;
+    return c->load == 0 ? 1 : 2;
 #endif
-    return stage == 1 ? c->load == 0 : c->load > 0 && c->load < c->slots;
+    return c->load == 0 ? 1 : c->load < c->slots ? 2 : 0;
 }
 
-static int avoids(const mp_job *j, const mp_client *c) {
-    for (size_t i = 0; j->tail && i < j->tail->n_avoid; i++)
-        if (j->tail->avoid[i] == c->serial) return 1;
-    return 0;
+void client_touch(mp_client *c) {
+    mp_pool *p = c->pool;
+    p->dirty = 1;
+    if (c->touched) return;
+    c->touched = 1;
+    p->touched = mp_grow(p->touched, p->n_touched, &p->cap_touched, sizeof *p->touched);
+    p->touched[p->n_touched++] = c;
 }
 
-/* Somebody who did not fail this job yet is online, free or not: then the others stay avoided. */
-int has_fresh(const mp_pool *p, const mp_job *j, const char *hash) {
-    for (const mp_client *c = p->clients; c; c = c->next)
-        if (client_open(c) && !avoids(j, c) && mp_client_may_run(p, c, hash)) return 1;
-    return 0;
+static void into_free(mp_pool *p, mp_client *c) {
+    if (c->free_at != MP_HEAP_OUT) return;
+    p->free = mp_grow(p->free, p->n_free_clients, &p->cap_free_clients, sizeof *p->free);
+    c->free_at = p->n_free_clients;
+    p->free[p->n_free_clients++] = c;
 }
 
-static int better(const mp_client *a, const mp_client *b, int stage, mp_time now) {
-    if (stage == 2) {
-        mp_time x = mp_client_expected(a, now), y = mp_client_expected(b, now);
-        if (x != y) return x < y;
+static void out_of_free(mp_pool *p, mp_client *c) {
+    if (c->free_at == MP_HEAP_OUT) return;
+    mp_client *last = p->free[--p->n_free_clients];
+    p->free[c->free_at] = last;
+    last->free_at = c->free_at;
+    c->free_at = MP_HEAP_OUT;
+}
+
+static void drop_from(mp_client **v, size_t *n, const mp_client *c) {
+    for (size_t i = 0; i < *n; i++)
+        if (v[i] == c) { v[i] = v[--*n]; return; }
+}
+
+void client_forget_places(mp_client *c) {
+    mp_pool *p = c->pool;
+    out_of_free(p, c);
+    drop_from(p->touched, &p->n_touched, c);
+    drop_from(p->fresh, &p->n_fresh, c);
+    if (c->open) p->n_open--;
+}
+
+static void look_at_touched(mp_pool *p) {
+    for (size_t i = 0; i < p->n_touched; i++) {
+        mp_client *c = p->touched[i];
+        int open = client_open(c), was = c->stage;
+        c->touched = 0;
+        if (open != c->open) {
+            c->open = open;
+            p->n_open += open ? 1 : (size_t)-1;
+            p->roster++;
+        }
+        c->stage = stage_of(c);
+        if (!c->stage) { out_of_free(p, c); continue; }
+        into_free(p, c);
+        if (c->fresh || c->stage == was) continue;      /* else what it can do is no news */
+        c->fresh = 1;
+        p->fresh = mp_grow(p->fresh, p->n_fresh, &p->cap_fresh, sizeof *p->fresh);
+        p->fresh[p->n_fresh++] = c;
     }
-    return a->priority != b->priority ? a->priority > b->priority : a->serial < b->serial;
+    p->n_touched = 0;
+}
+
+/* ---- candidates -------------------------------------------------------------------------------------------------- */
+
+int has_fresh(const mp_pool *p, const mp_job *j) {
+    for (const mp_client *c = p->clients; c; c = c->next)
+        if (client_open(c) && job_may_run(c, j) && !job_wants_not(j, c)) return 1;
+    return 0;
+}
+
+typedef struct { mp_client *c; double priority; mp_time finish; int warm; } candidate;
+
+/* Built-in order: warm for this workflow; then, for second slots, who is done first; then priority; then arrival. */
+static int better(const candidate *a, const candidate *b) {
+    if (a->warm != b->warm) return a->warm > b->warm;
+    if (a->finish != b->finish) return a->finish < b->finish;
+    return a->priority != b->priority ? a->priority > b->priority : a->c->serial < b->c->serial;
+}
+
+static int prefers(const mp_job *j, const mp_client *c) {
+    for (char **name = j->wishes->prefer; *name; name++)
+        if (client_is(c, *name)) return 1;
+    return 0;
+}
+
+/* The best 16 that have a slot in this stage and may run the job. `preferred`: only those it prefers. */
+static size_t gather(mp_pool *p, const mp_job *j, int stage, int preferred, mp_client **out, mp_time now) {
+    candidate best[MP_ROUTE_CANDIDATES + 1];
+    int soft = (j->tail && j->tail->n_avoid) || j->s->softs || (j->wishes && j->wishes->n_variants);
+    int fresh = soft && has_fresh(p, j);
+    int claimed = j->group->key.kind == G_SHAPE && j->s->n_claimants && j->s->n_claimants < p->n_free_clients;
+    size_t total = claimed ? j->s->n_claimants : p->n_free_clients, n = 0;
+    for (size_t i = 0; i < total; i++) {
+        mp_client *c = claimed ? j->s->claimants[i] : p->free[i];
+        if (c->stage != stage || !job_may_run(c, j) || (fresh && job_wants_not(j, c)) || (preferred && !prefers(j, c))) continue;
+        candidate x = { c, j->wishes ? mp_client_priority_for(c, j) : c->priority, stage == 2 ? mp_client_expected(c, now) : 0, c->last_shape == j->s };
+        size_t at = n < MP_ROUTE_CANDIDATES ? n++ : MP_ROUTE_CANDIDATES;
+        for (; at > 0 && better(&x, &best[at - 1]); at--) best[at] = best[at - 1];
+        best[at] = x;
+    }
+    for (size_t i = 0; i < n; i++) out[i] = best[i].c;
+    return n;
 }
 
 static size_t candidates(mp_pool *p, const mp_job *j, int stage, mp_client **out, mp_time now) {
-    const char *hash = mp_workflow_hash(j->w);
-    int fresh = j->tail && j->tail->n_avoid ? has_fresh(p, j, hash) : 0;
     size_t n = 0;
-    for (mp_client *c = p->clients; c; c = c->next) {
-        if (!free_in(c, stage) || !mp_client_may_run(p, c, hash) || (fresh && avoids(j, c))) continue;
-        size_t at = n < MP_ROUTE_CANDIDATES ? n++ : MP_ROUTE_CANDIDATES;
-        while (at > 0 && better(c, out[at - 1], stage, now)) {
-            if (at < MP_ROUTE_CANDIDATES) out[at] = out[at - 1];
-            at--;
-        }
-        if (at < MP_ROUTE_CANDIDATES) out[at] = c;
-    }
-    return n;
+#if MP_MUTANT != 12
+    if (j->wishes && j->wishes->prefer) n = gather(p, j, stage, 1, out, now);
+#endif
+    return n ? n : gather(p, j, stage, 0, out, now);
 }
 
 /* ---- sending ------------------------------------------------------------------------------------------- */
@@ -83,9 +156,10 @@ static mp_workflow *fill_seeds(mp_pool *p, mp_job *j, mp_workflow *w) {
     return w;
 }
 
-/* What is sent: a fresh copy of what was submitted, mutated, with its seeds. NULL and words: the script failed. */
-static mp_workflow *to_send(mp_pool *p, mp_job *j, mp_client *c, mp_err *e) {
-    mp_workflow *w = mp_workflow_ref(j->w);
+/* What is sent: a fresh copy of what was submitted, as this server spells it, mutated, with its seeds. NULL and words:
+ * the script failed. */
+static mp_workflow *to_send(mp_pool *p, mp_job *j, mp_client *c, mp_workflow *submitted, mp_err *e) {
+    mp_workflow *w = mp_workflow_ref(submitted);
     if (p->policy && p->policy->mutate) {
         p->locked++;
         int rc = p->policy->mutate(p->policy->ud, p, j, c, &w, e);
@@ -95,12 +169,22 @@ static mp_workflow *to_send(mp_pool *p, mp_job *j, mp_client *c, mp_err *e) {
             return NULL;
         }
     }
-    return fill_seeds(p, j, w);
+    return fill_seeds(p, j, respell(c, w));
+}
+
+static void post(mp_pool *p, mp_job *j, prompt *pr) {
+    mp_client *c = pr->client;
+    mp_buf path = { 0 }, body = { 0 };
+    mp_prompt_opts o = { c->sid, pr->id, j->extra_data, c->api_key, j->front };
+    mp_buf_puts(&path, "/prompt");
+    mp_request_prompt(&body, pr->w, &o);
+    act(p, c, DO_POST, pr->id, "POST", &path, &body, p->o.request_timeout);
 }
 
 static void send(mp_pool *p, mp_job *j, mp_client *c, mp_time now) {
     mp_err e = { 0 };
-    mp_workflow *w = to_send(p, j, c, &e);
+    shape *s;
+    mp_workflow *w = to_send(p, j, c, job_workflow_for(j, c, &s), &e);
     queue_remove(p, j);
     if (!w) {
         mp_failure f = { 0 };
@@ -114,40 +198,82 @@ static void send(mp_pool *p, mp_job *j, mp_client *c, mp_time now) {
     pr->client = c;
     pr->job = j;
     pr->w = w;
+    pr->s = shape_ref(s);
     pr->at = AT_POSTING;
     pr->posted = pr->heard = now;
-    pr->settled = pr->verdict_at = pr->due = MP_NEVER;
-    memcpy(pr->hash, mp_workflow_hash(j->w), MP_DIGEST_HEX);
+    pr->settled = pr->verdict_at = pr->due = pr->began = MP_NEVER;
     while (*at) at = &(*at)->next;
     *at = pr;
     if (c->load++ == 0) c->moved = now;
     c->posting = pr;
     j->attempts++;
-    mp_buf path = { 0 }, body = { 0 };
-    mp_prompt_opts o = { c->sid, pr->id, j->extra_data, j->front };
-    mp_buf_puts(&path, "/prompt");
-    mp_request_prompt(&body, w, &o);
-    act(p, c, DO_POST, pr->id, "POST", &path, &body, p->o.request_timeout);
+    post(p, j, pr);
     job_assigned(p, j, pr, now);
     client_rearm(c, now);
+    client_touch(c);
 }
 
 /* ---- choosing ------------------------------------------------------------------------------------------ */
 
-static int any_free(const mp_pool *p, int stage) {
-    for (const mp_client *c = p->clients; c; c = c->next)
-        if (free_in(c, stage)) return 1;
-    return 0;
+/* How many open clients may run it: few ones go first among equals. */
+static uint32_t capable(mp_pool *p, group *g) {
+    const mp_job *j = mp_heap_top(&g->jobs);
+    if (g->roster == p->roster) return g->capable;
+    g->roster = p->roster;
+    g->capable = 0;
+    if (g->key.kind == G_GENERAL) g->capable = (uint32_t)p->n_open;
+    else if (g->key.kind == G_SHAPE && g->key.s->n_claimants) {
+        for (size_t i = 0; i < g->key.s->n_claimants; i++) g->capable += g->key.s->claimants[i]->open && job_may_run(g->key.s->claimants[i], j);
+    } else
+        for (const mp_client *c = p->clients; c; c = c->next) g->capable += c->open && job_may_run(c, j);
+    return g->capable;
 }
 
-/* The group whose first job goes before all others, among those not exhausted. */
-static group *foremost(mp_pool *p) {
-    group *best = NULL;
-    for (group *g = p->groups; g; g = g->hh.next) {
-        if (g->exhausted || !g->jobs.n) continue;
-        if (!best || best->jobs.before(mp_heap_top(&g->jobs), mp_heap_top(&best->jobs))) best = g;
-    }
-    return best;
+static int goes_before(mp_pool *p, group *a, group *b) {
+    const mp_job *x = mp_heap_top(&a->jobs), *y = mp_heap_top(&b->jobs);
+    if (x->rank != y->rank) return x->rank > y->rank;
+    int pa = a->passed >= PASSED_OVER, pb = b->passed >= PASSED_OVER;
+    if (MP_MUTANT != 13 && pa != pb) return pa;
+    uint32_t m = capable(p, a), n = capable(p, b);
+    return m != n ? m < n : x->seq < y->seq;
+}
+
+typedef struct { mp_pool *p; group *best; uint64_t round; } search;
+
+static void consider(search *f, group *g) {
+    if (!g || !g->jobs.n || g->exhausted == f->round) return;
+    if (!f->best) f->best = g;
+    else if (f->best != g && goes_before(f->p, g, f->best)) f->best = g;
+}
+
+static void consider_all(search *f, const mp_client *c) {
+    consider(f, f->p->general);
+    for (size_t i = 0; i < c->n_claims; i++) consider(f, c->claims[i]->group);
+    for (size_t i = 0; i < f->p->n_others; i++) consider(f, f->p->others[i]);
+}
+
+/* What waits and could have gone instead, at the same rank, was passed over. */
+static void pass_over(mp_pool *p, group *g, group *chosen, double rank) {
+    if (!g || g == chosen || !g->jobs.n || g->exhausted == p->round || ((mp_job *)mp_heap_top(&g->jobs))->rank != rank) return;
+    g->passed++;
+}
+
+static void pass_over_all(mp_pool *p, const mp_client *c, group *chosen, double rank) {
+    chosen->passed = 0;
+    pass_over(p, p->general, chosen, rank);
+    for (size_t i = 0; i < c->n_claims; i++) pass_over(p, c->claims[i]->group, chosen, rank);
+    for (size_t i = 0; i < p->n_others; i++)
+        if (job_may_run(c, mp_heap_top(&p->others[i]->jobs))) pass_over(p, p->others[i], chosen, rank);
+}
+
+/* The group to serve next: of those with new jobs, and of those that a newly free client may serve. The rest has
+ * been looked at before, and nothing has changed for it. */
+static group *foremost(mp_pool *p, int stage) {
+    search f = { p, NULL, p->round };
+    for (size_t i = 0; i < p->n_fresh; i++)
+        if (p->fresh[i]->stage == stage) consider_all(&f, p->fresh[i]);
+    for (size_t i = 0; p->n_free_clients && i < p->n_fresh_groups; i++) consider(&f, p->fresh_groups[i]);
+    return f.best;
 }
 
 static int choose(mp_pool *p, mp_job *j, mp_client **c, size_t n, int stage) {
@@ -160,27 +286,44 @@ static int choose(mp_pool *p, mp_job *j, mp_client **c, size_t n, int stage) {
     return pick == MP_ROUTE_HOLD ? pick : pick >= 0 && (size_t)pick < n ? pick : 0;
 }
 
-void dispatch(mp_pool *p, mp_time now) {
+static void serve_stage(mp_pool *p, int stage, mp_time now) {
     mp_client *c[MP_ROUTE_CANDIDATES];
-    while (p->dirty && !p->locked) {
+    p->round++;
+    for (group *g; (g = foremost(p, stage)) != NULL;) {
+        mp_job *j = mp_heap_top(&g->jobs);
+        size_t n = candidates(p, j, stage, c, now);
+        if (!n) { g->exhausted = p->round; continue; }
+        int pick = choose(p, j, c, n, stage);
+        if (pick == MP_ROUTE_HOLD) { queue_park(p, j, now); continue; }
+        double rank = j->rank;
+        pass_over_all(p, c[pick], g, rank);
+        send(p, j, c[pick], now);
+        look_at_touched(p);
+    }
+}
+
+void dispatch(mp_pool *p, mp_time now) {
+    while (p->dirty && !p->locked && !p->paused) {
         p->dirty = 0;
-        for (int stage = 1; stage <= 2; stage++) {
-            for (group *g = p->groups; g; g = g->hh.next) g->exhausted = 0;
-            for (group *g; p->groups && any_free(p, stage) && (g = foremost(p)) != NULL;) {
-                mp_job *j = mp_heap_top(&g->jobs);
-                size_t n = candidates(p, j, stage, c, now);
-                if (!n) { g->exhausted = 1; continue; }
-                int pick = choose(p, j, c, n, stage);
-                if (pick == MP_ROUTE_HOLD) queue_park(p, j, now);
-                else send(p, j, c[pick], now);
-            }
-        }
+        look_at_touched(p);
+#if MP_MUTANT == 14
+        if (p->n_fresh_groups) p->n_fresh = 0;
+#endif
+        for (int stage = 1; stage <= 2; stage++) serve_stage(p, stage, now);
+        for (size_t i = 0; i < p->n_fresh; i++) p->fresh[i]->fresh = 0;
+        for (size_t i = 0; i < p->n_fresh_groups; i++) p->fresh_groups[i]->fresh = 0;
+        size_t idle = p->n_fresh;
+        p->n_fresh = p->n_fresh_groups = 0;
+        for (size_t i = 0; i < idle; i++)
+            if (p->fresh[i]->stage == 1) take_back(p->fresh[i], now);
     }
 }
 
 /* ---- the reply ----------------------------------------------------------------------------------------- */
 
 static void refused(mp_client *c, prompt *pr, mp_failure *f, mp_time now) {
+    long at = f->node && !f->node_type ? mp_workflow_index(pr->w, mp_str_of(f->node)) : -1;
+    if (at >= 0) f->node_type = mp_strdup(mp_workflow_node(pr->w, (size_t)at)->class_type);      /* older servers name only the node */
     if (pr->job) attempt_failed(c->pool, pr->job, c, f, now);        /* first: the job still names its prompt */
     prompt_gone(pr);
 }
@@ -191,8 +334,8 @@ static void accepted(mp_client *c, prompt *pr, const char *id, mp_time now) {
     int silent = pr->heard == pr->posted;
     if (pr->at != AT_RUNNING) pr->at = AT_WAITING;
     pr->settled = now;
-    if (silent) c->status_due = now + STATUS_DUE;
-    c->poll_step = p->o.poll;
+    if (silent && c->has_socket) c->status_due = now + STATUS_DUE;
+    c->poll_step = client_poll(c);
     c->poll_at = now + c->poll_step;
     if (j && wanted(p, MP_EV_JOB_ACCEPTED)) {
         mp_event *e = event(p, MP_EV_JOB_ACCEPTED, j, c, now);
@@ -220,7 +363,7 @@ void posted(mp_client *c, const char *id, const mp_result *r, mp_time now) {
     mp_failure f = { 0 };
     char *given = NULL;
     if (c->posting == pr) c->posting = NULL;
-    p->dirty = 1;
+    client_touch(c);
     if (!pr) return;                                 /* messages were faster and have ended it */
     if (r->code == MP_EREFUSED) {
         mp_failure_set(&f, MP_FAIL_CONNECTION, "%s could not be reached", c->name);

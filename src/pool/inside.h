@@ -11,7 +11,9 @@
 #include "base/digest.h"
 #include "base/heap.h"
 #include "comfy/reply.h"
+#include "base/scan.h"
 #include "comfy/request.h"
+#include "prof/forecast.h"
 #include "pool/pool.h"
 #include <stdio.h>
 #include <uthash.h>
@@ -24,13 +26,48 @@
 #define MAX_LOSSES 10                                /* a job lost this often, without fault of its own, is given up */
 #define EARLY_FRAMES 256                             /* frames kept while a POST's reply is awaited (protocol 2.1, race) */
 #define AFTER_VERDICT MP_MS(3000)                    /* from a verdict to `executing null`; then the history is asked */
+#define STRAY_INTERRUPT MP_MS(30000)                 /* one of ours may hit the next prompt so long (protocol 2.5) */
 #define STATUS_DUE MP_MS(5000)                       /* after a POST a status broadcast must come, else the socket is orphaned */
+#define PASSED_OVER 64                               /* a group is passed over so often at most by others of equal rank */
+#define DEAF_ATTEMPTS 2                              /* without a socket, before we go on by asking */
 #define KILL_AGAIN MP_MS(2000)                       /* between looks at a prompt that should go away */
 
-typedef struct { char *node, *json; } output;
+typedef struct { char *node, *json; int cached; } output;
 typedef struct { uint32_t node; char *input; uint64_t value; } seed;
 typedef struct { mp_time t; int binary; char *p; size_t n; } early_frame;
-typedef struct { char hash[MP_DIGEST_HEX]; mp_time typical; uint32_t runs; char *reason; UT_hash_handle hh; } known;   /* reason: it refused that workflow */
+typedef struct group group;
+
+/* What the pool knows of a structural hash. Lives as long as a job, a claim or a client's memory uses it. */
+typedef struct shape {
+    char hash[MP_DIGEST_HEX];
+    uint32_t refs, blocks, softs;                    /* clients there with a hard block; with a cooldown */
+    mp_client **claimants;                           /* clients there that claim it */
+    size_t n_claimants, cap_claimants;
+    mp_job *waiting;                                 /* those in groups, a list */
+    group *group;                                    /* its own, when it is claimed or blocked somewhere; NULL when empty */
+    mp_forecast *forecast;
+    uint64_t *models;                                /* digests of the file names it uses */
+    size_t n_models;
+    int has_models;
+    UT_hash_handle hh;
+} shape;
+
+typedef struct block {                               /* a client does not get a workflow */
+    char *reason, *class_type, *input, *value;       /* what to look for in its catalogue; class NULL: nothing */
+    mp_time until;                                   /* cooldown: its end; else the next look */
+    int hard, looking;                               /* hard: a class or a model is missing; looking: not settled yet */
+} block;
+
+typedef struct known {                               /* what a client knows of a shape */
+    shape *s;
+    mp_time typical;
+    uint32_t runs, fails;                            /* fails: in a row */
+    int claims;
+    block *block;
+    UT_hash_handle hh;
+} known;
+
+typedef struct { char *from, *to; UT_hash_handle hh; } spelling;     /* a file name as the job has it, and as this server spells it */
 
 typedef enum { AT_POSTING, AT_UNKNOWN, AT_WAITING, AT_RUNNING } place;   /* UNKNOWN: the POST's reply was lost */
 
@@ -45,30 +82,41 @@ typedef struct prompt {
     int gap;                                         /* messages may have been missed: outputs come from the history */
     int deleted;                                     /* tombstone: a delete was sent (and answered) */
     int interrupting, kills;                         /* kills: interrupts sent so far */
+    int taking;                                      /* being taken back: a delete was sent while it only waits */
     mp_time posted, settled, verdict_at, heard, due; /* settled: when the reply (or its loss) came; due: next look */
+    mp_time began;
     uint64_t history;                                /* action under way, 0: none */
     int history_tries;
     mp_workflow *w;                                  /* as sent */
     output *outputs;
     size_t n_outputs;
+    char *cached;                                    /* the text of execution_cached's list */
     mp_failure failure;
-    char hash[MP_DIGEST_HEX];
+    shape *s;
 } prompt;
 
 struct mp_client {
     mp_pool *pool;
     uint32_t serial;
-    char *url, *name, *sid, *problem, *version, *stats;
+    char *url, *name, *sid, *problem, *version, *stats, *api_key;
     char **tags, **affinity;
     double priority;
-    int slots, load, wedged, removed, tried, own_ids;/* own_ids: 1 known to take our ids, 0 not known, -1 not */
+    int slots, load, wedged, removed, draining, paused, tried, own_ids;  /* own_ids: 1 known to take our ids, 0 not known, -1 not */
+    int stage, fresh, touched, open;                 /* dispatch: 0 no slot free, 1 idle, 2 a further slot; open: as last seen */
+    size_t free_at;                                  /* place in pool->free */
     mp_client_state state;
-    int has_stats, has_socket;
+    int has_stats, has_socket, polling, deaf, refused_us;       /* deaf: attempts in a row that gave HTTP but no socket */
     char socket_words[200];                          /* why the socket failed, while the other half is still under way */
     uint64_t conn, connecting, checking, closing;    /* action ids; conn: of the open socket */
+    uint64_t freeing, looking;                       /* POST /free, GET /object_info under way */
+    int bad, start_looks;                            /* failures in a row, of any job; looks at /queue that found nothing running */
+    mp_time stopped_at;                              /* the last interrupt was sent */
+    mp_time start_from, start_asked, fetching;       /* nothing runs there since; next look; a take-back for it is under way */
+    size_t actions;                                  /* under way, of any kind */
+    int forgotten;                                   /* FORGET is under way */
     int strikes;                                     /* silences in a row */
     int failures;                                    /* connection attempts since it was last online */
-    mp_time wedged_until, retry_at, down_since, heard, moved, status_due, poll_at, poll_step, survey_sent;
+    mp_time wedged_until, retry_at, down_since, heard, moved, status_due, poll_at, poll_step, survey_sent, socket_at, block_at;
     long queue_remaining;
     uint64_t survey;                                 /* GET /queue under way */
     uint32_t epoch;                                  /* goes up with each loss of the link */
@@ -77,27 +125,53 @@ struct mp_client {
     early_frame *early;
     size_t n_early;
     known *known;
-    char last_hash[MP_DIGEST_HEX];
+    spelling *spellings;
+    shape **claims;                                  /* what it is for */
+    size_t n_claims;
+    shape *last_shape;                               /* what ran last; NULL: nothing yet */
     mp_workflow *last;
     mp_time wake;
     size_t wake_at;                                  /* place in pool->wakes */
     unsigned complained;                             /* kinds of garbage already logged */
-    mp_client *next;
+    mp_client *next, *before;
+    UT_hash_handle hh, hh_url;
 };
 
-typedef struct group {                               /* jobs that may run on the same set of clients */
-    char key[MP_DIGEST_HEX];                         /* structural hash, or "" for general jobs */
+/* Jobs that may run on the same set of clients. */
+typedef enum { G_GENERAL, G_SHAPE, G_SPECIAL } group_kind;
+typedef struct { shape *s; uint64_t set; uint64_t kind; } group_key;     /* set: digest of what else narrows it */
+struct group {
+    group_key key;
     mp_heap jobs;
     mp_time nobody_since, check_at;                  /* MP_NEVER: somebody is there */
-    int exhausted;                                   /* dispatch: no candidate in this stage */
+    uint64_t exhausted, seen;                        /* dispatch: the round in which it had no candidate; was looked at */
+    uint32_t roster, capable;                        /* capable clients, counted when the roster was so */
+    int passed, fresh;                               /* passed: others of equal rank went before it so often */
+    size_t other_at;                                 /* place in pool->others, or MP_HEAP_OUT */
     UT_hash_handle hh;
-} group;
+};
+
+typedef struct { char *client; double priority; } priority_for;
+typedef struct { mp_workflow *w; shape *s; } variant;
+
+struct wishes {                                      /* what few jobs have */
+    char *name, *include;
+    char **prefer, **exclude;                        /* NULL-ended */
+    priority_for *overrides;
+    size_t n_overrides;
+    variant *variants;                               /* besides the job's own workflow */
+    size_t n_variants;
+    mp_time execution_start, retry_delay;
+    mp_job *job;
+    UT_hash_handle hh;
+};
 
 struct mp_job {
     uint64_t id, seq;
     mp_workflow *w;
+    shape *s;
     double priority, rank;
-    uint8_t state, profiling, partial, front, delivered, parked;   /* parked: the policy said wait */
+    uint8_t state, profiling, partial, front, delivered, parked, taken, fallback;    /* parked: the policy said wait; fallback: others may help */
     uint16_t attempts, max_attempts, losses;
     uint32_t pins;
     mp_time queued, ready, wake, deadline;           /* ready: free to be sent; wake: when it leaves the delayed heap */
@@ -107,8 +181,9 @@ struct mp_job {
     prompt *prompt;
     char *metadata, *extra_data;
     mp_profile *profile;
+    struct wishes *wishes;
     struct tail *tail;                               /* what only jobs that were sent or have ended need */
-    mp_job *next_ended, *before_ended;
+    mp_job *next, *before;                           /* in the list it is in: waiting of a shape, parked, or ended */
 };
 
 struct tail {
@@ -123,33 +198,74 @@ struct tail {
     size_t n_avoid;
 };
 
-typedef enum { DO_CONNECT, DO_CLOSE, DO_CHECK, DO_POST, DO_SURVEY, DO_HISTORY, DO_DELETE, DO_INTERRUPT } purpose;
-typedef struct under_way { uint64_t id; uint32_t epoch; purpose why; mp_client *client; char prompt[MP_UUID_SIZE]; UT_hash_handle hh; } under_way;
+typedef enum { DO_CONNECT, DO_CLOSE, DO_CHECK, DO_POST, DO_SURVEY, DO_HISTORY, DO_DELETE, DO_INTERRUPT, DO_FREE, DO_LOOK, DO_FORGET } purpose;
+typedef struct under_way { uint64_t id; uint32_t epoch; purpose why; mp_client *client; char prompt[MP_UUID_SIZE]; shape *s; UT_hash_handle hh; } under_way;
+typedef struct job_list { mp_job *first, *last; size_t n; } job_list;
 
 struct mp_pool {
     mp_pool_opts o;
     mp_rng rng;
     const mp_policy *policy;
     mp_log log;
-    int locked, closing, dirty, stale;               /* stale: a failure of a link that is gone is being reported */
+    int locked, closing, dirty, stale, paused, freeing;      /* stale: a failure of a link that is gone is being reported */
     uint32_t mask;
     uint64_t next_action, next_seq;
-    uint32_t next_client;
-    mp_client *clients;
-    size_t n_clients;
+    uint32_t next_client, roster;                    /* roster: goes up when a client opens or closes */
+    mp_client *clients, *last_client, *by_serial, *by_url;
+    size_t n_clients, n_open;
     mp_job **slots;                                  /* jobs by the low half of their id */
     uint32_t *generations, *free_slots;
     size_t n_slots, cap_slots, cap_gen, n_free, cap_free;
-    group *groups;
+    shape *shapes;
+    struct wishes *named;
+    group *groups, *general;
+    group **others;                                  /* groups that are neither the general one nor reached through a claim */
+    size_t n_others, cap_others, n_empty;            /* n_empty: groups without a job, dropped when there are many */
+    mp_client **free, **fresh, **touched;            /* with a free slot; such since the last dispatch; to be looked at by it */
+    size_t n_free_clients, cap_free_clients, n_fresh, cap_fresh, n_touched, cap_touched;
+    group **fresh_groups;
+    size_t n_fresh_groups, cap_fresh_groups;
+    uint64_t round;
+    mp_time check_at;                                /* the earliest of the groups */
     mp_heap delayed, deadlines, wakes;
+    job_list parked;
     under_way *under_way;
     mp_action *actions;
     size_t a_head, a_n, a_cap;
     mp_event *events;
-    size_t e_head, e_n, e_cap;
-    struct ended { mp_job *first, *last; size_t n; } undelivered, delivered;     /* jobs that have ended, oldest first */
+    size_t e_head, e_n, e_cap, e_previews;
+    job_list undelivered, delivered;                 /* jobs that have ended, oldest first */
     mp_pool_stats stats;
 };
+
+/* shape.c */
+shape *shape_of(mp_pool *p, const char *hash);       /* made when it is new; one reference for the caller */
+shape *shape_find(const mp_pool *p, const char *hash);
+shape *shape_ref(shape *s);
+void shape_unref(mp_pool *p, shape *s);
+void shape_claim(mp_pool *p, shape *s, mp_client *c);
+void shape_unclaim(mp_pool *p, shape *s, mp_client *c);
+void shape_changed(mp_pool *p, shape *s, mp_time now);               /* claimed or blocked, or no longer so: its jobs may belong elsewhere */
+void shape_learn_models(shape *s, const mp_workflow *w);
+int shape_holds(const shape *held, shape *s, const mp_workflow *w);  /* the models of s are among those of held */
+known *client_known(mp_client *c, shape *s, int make);
+void known_drop_all(mp_client *c);
+void client_ran(mp_client *c, const prompt *pr, mp_time took);
+int client_claims(const mp_client *c, const shape *s);
+int shape_may_run(const mp_client *c, const shape *s, int fallback); /* hard rules only */
+int job_may_run(const mp_client *c, const mp_job *j);
+int job_wants_not(const mp_job *j, const mp_client *c);              /* soft: it failed there, or the workflow rests there */
+mp_workflow *job_workflow_for(const mp_job *j, const mp_client *c, shape **s);       /* the variant that client would run */
+
+/* block.c */
+void block_hard(mp_client *c, shape *s, const mp_failure *f, mp_time now);
+void block_failed(mp_client *c, shape *s, const mp_failure *f, mp_time now);         /* one failure: perhaps a cooldown */
+void block_lift(mp_client *c, known *k, mp_time now);
+void block_clear(mp_client *c, known *k);            /* without a word */
+void block_looked(mp_client *c, uint64_t action, shape *s, const mp_result *r, mp_time now);
+void block_tick(mp_client *c, mp_time now);
+void block_recheck(mp_client *c, mp_time now);       /* it is online again: perhaps with other files */
+mp_workflow *respell(mp_client *c, mp_workflow *w);  /* file names as this server spells them */
 
 /* event.c */
 uint64_t act(mp_pool *p, mp_client *c, purpose why, const char *prompt, const char *method, mp_buf *path, mp_buf *body, mp_time timeout);
@@ -164,27 +280,32 @@ void job_requeue(mp_pool *p, mp_job *j, mp_time delay, mp_time now);
 void job_end(mp_pool *p, mp_job *j, mp_job_state s, const mp_failure *f, mp_time now);
 struct tail *job_tail(mp_job *j);
 void job_free_all(mp_pool *p);
+void list_add(job_list *l, mp_job *j);
+void list_remove(job_list *l, mp_job *j);
 
 /* queue.c */
 void queue_push(mp_pool *p, mp_job *j, mp_time now);
 void queue_remove(mp_pool *p, mp_job *j);
+void queue_move(mp_pool *p, mp_job *j, mp_time now); /* to the group it belongs to now */
+void queue_delay(mp_pool *p, mp_job *j, mp_time until);
 void queue_tick(mp_pool *p, mp_time now);
 mp_time queue_next(const mp_pool *p);
 void queue_park(mp_pool *p, mp_job *j, mp_time now); /* until clients change or recheck */
-void queue_regroup(mp_pool *p, mp_time now);         /* affinity or blocks changed: jobs may belong elsewhere */
 void queue_presence(mp_pool *p, mp_time now);        /* clients came or went: who has nobody? */
 void queue_free(mp_pool *p);
+void group_fresh(mp_pool *p, group *g);
 int delayed_before(const void *a, const void *b);
 int deadline_before(const void *a, const void *b);
 
 /* client.c */
 int client_open(const mp_client *c);                 /* online and taking work */
-int client_claims(const mp_client *c, const char *hash);
-int pool_claimed(const mp_pool *p, const char *hash);
-known *client_known(mp_client *c, const char *hash, int make);
-void client_ran(mp_client *c, const prompt *pr, mp_time took);
+int client_is(const mp_client *c, const char *name_or_url);
+void client_forget_places(mp_client *c);             /* it will be freed */
+void client_touch(mp_client *c);                     /* its slots or its state may have changed */
 void client_unwedge(mp_client *c, int moved, mp_time now);           /* it works again, or gets another chance */
 void client_problem(mp_client *c, const char *words);
+void client_settle(mp_client *c, mp_time now);       /* removed and idle: let it go for good */
+void client_gone(mp_client *c);                      /* FORGET was reported */
 void client_free(mp_client *c);
 int wake_before(const void *a, const void *b);
 
@@ -196,15 +317,18 @@ void link_connected(mp_client *c, uint64_t action, const mp_result *r, mp_time n
 void link_checked(mp_client *c, const mp_result *r, mp_time now);
 void link_closed(mp_client *c, mp_time now);
 int link_wanted(const mp_client *c);
+void link_freed(mp_client *c, const mp_result *r, mp_time now);      /* POST /free was answered */
 void link_tick(mp_client *c, mp_time now);
 void client_rearm(mp_client *c, mp_time now);
 
 /* dispatch.c */
 void dispatch(mp_pool *p, mp_time now);
 void posted(mp_client *c, const char *id, const mp_result *r, mp_time now);
-int has_fresh(const mp_pool *p, const mp_job *j, const char *hash);   /* an open client that has not failed this job */
+int has_fresh(const mp_pool *p, const mp_job *j);    /* an open client that it does not want to avoid */
 
 /* recover.c */
+mp_time client_poll(const mp_client *c);             /* between two looks */
+int prompt_cached(const prompt *pr, mp_str node);
 void survey_want(mp_client *c, mp_time now);
 void surveyed(mp_client *c, uint64_t action, const mp_result *r, mp_time now);
 void historied(mp_client *c, uint64_t action, const char *id, const mp_result *r, mp_time now);
@@ -215,7 +339,9 @@ void prompt_conclude(prompt *pr, mp_time now);       /* its end is known: verdic
 void prompt_gone(prompt *pr);                        /* off the client; frees it */
 void recover_tick(mp_client *c, mp_time now);
 void give_up_all(mp_client *c, mp_fail_kind kind, const char *words, int keep, mp_time now);
+void prompt_interrupted(prompt *pr, mp_time now);
 prompt *prompt_by_id(mp_client *c, mp_str id);
+int take_back(mp_client *idle, mp_time now);         /* nothing waits for this client: fetch a prompt that only waits elsewhere */
 
 /* retry.c */
 void attempt_failed(mp_pool *p, mp_job *j, mp_client *c, mp_failure *f, mp_time now);

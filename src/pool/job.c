@@ -8,6 +8,7 @@
 void mp_job_defaults(mp_job_opts *o) {
     memset(o, 0, sizeof *o);
     o->profiling = -1;
+    o->retry_delay = -1;
 }
 
 /* ---- ids: low half a slot, high half its generation, so that a stale id finds nothing ----------------- */
@@ -43,6 +44,63 @@ static void outputs_free(output *o, size_t n) {
     free(o);
 }
 
+static char **copy_names(const char *const *list) {
+    size_t n = 0;
+    while (list && list[n]) n++;
+    if (!n) return NULL;
+    char **v = mp_alloc((n + 1) * sizeof *v);
+    for (size_t i = 0; i < n; i++) v[i] = mp_strdup(list[i]);
+    return v;
+}
+
+static void free_names(char **v) {
+    for (size_t i = 0; v && v[i]; i++) free(v[i]);
+    free(v);
+}
+
+/* What few jobs have: only when one of these options is given. */
+static void wishes_of(mp_pool *p, mp_job *j, const mp_job_opts *o) {
+    if (!o->id && !o->include && !o->prefer && !o->exclude && !o->overrides && !o->n_variants && !o->execution_start && o->retry_delay < 0) return;
+    struct wishes *x = j->wishes = mp_alloc(sizeof *x);
+    x->job = j;
+    x->include = mp_strdup(o->include);
+    x->prefer = copy_names(o->prefer);
+    x->exclude = copy_names(o->exclude);
+    x->execution_start = o->execution_start;
+    x->retry_delay = o->retry_delay;
+    while (o->overrides && o->overrides[x->n_overrides]) x->n_overrides++;
+    x->overrides = mp_alloc(x->n_overrides * sizeof *x->overrides + 1);
+    for (size_t i = 0; i < x->n_overrides; i++) x->overrides[i] = (priority_for){ mp_strdup(o->overrides[i]), o->override_values[i] };
+    x->n_variants = o->n_variants;
+    x->variants = mp_alloc(x->n_variants * sizeof *x->variants + 1);
+    for (size_t i = 0; i < x->n_variants; i++) x->variants[i] = (variant){ mp_workflow_ref(o->variants[i]), shape_of(p, mp_workflow_hash(o->variants[i])) };
+    x->name = mp_strdup(o->id);
+    if (x->name) HASH_ADD_KEYPTR(hh, p->named, x->name, strlen(x->name), x);
+}
+
+static void wishes_free(mp_pool *p, struct wishes *x) {
+    if (!x) return;
+    if (x->name) HASH_DEL(p->named, x);
+    for (size_t i = 0; i < x->n_overrides; i++) free(x->overrides[i].client);
+    for (size_t i = 0; i < x->n_variants; i++) {
+        mp_workflow_unref(x->variants[i].w);
+        shape_unref(p, x->variants[i].s);
+    }
+    free_names(x->prefer);
+    free_names(x->exclude);
+    free(x->overrides);
+    free(x->variants);
+    free(x->include);
+    free(x->name);
+    free(x);
+}
+
+mp_job *mp_pool_job_named(const mp_pool *p, const char *id) {
+    struct wishes *x;
+    HASH_FIND_STR(p->named, id, x);
+    return x ? x->job : NULL;
+}
+
 static void job_free(mp_pool *p, mp_job *j) {
     uint32_t s = (uint32_t)j->id;
     p->slots[s] = NULL;
@@ -62,6 +120,8 @@ static void job_free(mp_pool *p, mp_job *j) {
         free(t);
     }
     mp_profile_free(j->profile);
+    wishes_free(p, j->wishes);
+    shape_unref(p, j->s);
     mp_workflow_unref(j->w);
     free(j->metadata);
     free(j->extra_data);
@@ -94,11 +154,15 @@ mp_job *mp_pool_submit(mp_pool *p, mp_workflow *w, const mp_job_opts *o, mp_time
     size_t waiting = p->stats.pending + p->stats.assigned + p->stats.running;
     if (p->locked) return mp_fail(e, MP_EBUSY, "a policy runs: nothing may be submitted from inside it"), NULL;
     if (p->closing) return mp_fail(e, MP_EGONE, "the pool is shutting down"), NULL;
-    if (waiting >= p->o.max_queued) return mp_fail(e, MP_EFULL, "the pool holds %zu unfinished jobs, its limit (max_queued)", waiting), NULL;
+    mp_job *same = o->id ? mp_pool_job_named(p, o->id) : NULL;
+    if (same) return same;
+    if (waiting >= p->o.max_queued && MP_MUTANT != 20) return mp_fail(e, MP_EFULL, "the pool holds %zu unfinished jobs, its limit (max_queued)", waiting), NULL;
     mp_job *j = mp_alloc(sizeof *j);
     j->w = mp_workflow_ref(w);
     j->priority = j->rank = o->priority;
-    j->queued = j->ready = now;
+    j->s = shape_of(p, mp_workflow_hash(w));
+    j->queued = now;
+    j->ready = now + o->delay;
     j->seq = ++p->next_seq;
     j->max_attempts = (uint16_t)(o->max_attempts ? o->max_attempts : p->o.max_attempts);
     j->profiling = o->profiling < 0 ? p->o.profiling != 0 : o->profiling != 0;
@@ -111,6 +175,7 @@ mp_job *mp_pool_submit(mp_pool *p, mp_workflow *w, const mp_job_opts *o, mp_time
     j->deadline = MP_NEVER;
     mp_time total = o->total ? o->total : p->o.total ? p->o.total : MP_NEVER;
     slot_take(p, j);
+    wishes_of(p, j, o);
     if (refused_by_policy(p, j, e)) {
         job_free(p, j);
         return NULL;
@@ -121,7 +186,8 @@ mp_job *mp_pool_submit(mp_pool *p, mp_workflow *w, const mp_job_opts *o, mp_time
     }
     p->stats.pending++;
     if (wanted(p, MP_EV_JOB_QUEUED)) event(p, MP_EV_JOB_QUEUED, j, NULL, now);
-    queue_push(p, j, now);
+    if (o->delay > 0 && MP_MUTANT != 18) queue_delay(p, j, j->ready);
+    else queue_push(p, j, now);
     dispatch(p, now);
     return j;
 }
@@ -173,35 +239,33 @@ void job_running(mp_pool *p, mp_job *j, mp_time now) {
 void job_requeue(mp_pool *p, mp_job *j, mp_time delay, mp_time now) {
     become(p, j, MP_JOB_PENDING);
     j->prompt = NULL;
-    j->ready = j->wake = now + delay;
+    j->ready = now + delay;
     if (j->profile) mp_profile_wait(j->profile, j->ready);
-    if (delay > 0) {
-        mp_heap_push(&p->delayed, j);
-        p->stats.delayed++;
-    } else queue_push(p, j, now);
+    if (delay > 0) queue_delay(p, j, j->ready);
+    else queue_push(p, j, now);
     p->dirty = 1;
 }
 
-static void list_add(struct ended *l, mp_job *j) {
-    j->before_ended = l->last;
-    j->next_ended = NULL;
-    if (l->last) l->last->next_ended = j;
+void list_add(job_list *l, mp_job *j) {
+    j->before = l->last;
+    j->next = NULL;
+    if (l->last) l->last->next = j;
     else l->first = j;
     l->last = j;
     l->n++;
 }
 
-static void list_remove(struct ended *l, mp_job *j) {
-    if (j->before_ended) j->before_ended->next_ended = j->next_ended;
-    else l->first = j->next_ended;
-    if (j->next_ended) j->next_ended->before_ended = j->before_ended;
-    else l->last = j->before_ended;
+void list_remove(job_list *l, mp_job *j) {
+    if (j->before) j->before->next = j->next;
+    else l->first = j->next;
+    if (j->next) j->next->before = j->before;
+    else l->last = j->before;
     l->n--;
 }
 
 /* Drops the oldest records over the limits. A pinned one steps back to the end of its line, so that it cannot keep
  * those behind it; a few are looked at per call. */
-static void evict_from(mp_pool *p, struct ended *l, size_t keep) {
+static void evict_from(mp_pool *p, job_list *l, size_t keep) {
     for (int looked = 0; l->n > keep && looked < 4; looked++) {
         mp_job *j = l->first;
         list_remove(l, j);
@@ -218,7 +282,7 @@ static void evict(mp_pool *p) {
 void job_end(mp_pool *p, mp_job *j, mp_job_state s, const mp_failure *f, mp_time now) {
     prompt *pr = j->prompt;
     mp_client *c = pr ? pr->client : NULL;
-    if (j->heap_at != MP_HEAP_OUT) queue_remove(p, j);
+    if (j->heap_at != MP_HEAP_OUT || j->parked) queue_remove(p, j);
     if (j->deadline_at != MP_HEAP_OUT) mp_heap_remove(&p->deadlines, j);
     become(p, j, s);
     j->prompt = NULL;
@@ -238,6 +302,23 @@ void job_end(mp_pool *p, mp_job *j, mp_job_state s, const mp_failure *f, mp_time
 }
 
 /* ---- cancel -------------------------------------------------------------------------------------------- */
+
+int mp_pool_set_priority(mp_pool *p, mp_job *j, double priority, mp_time now) {
+    double rank = priority;
+    if (p->locked) return MP_EBUSY;
+    if (j->state != MP_JOB_PENDING) return MP_EGONE;
+    j->priority = priority;
+    p->locked++;
+    if (!p->policy || !p->policy->rank || !p->policy->rank(p->policy->ud, p, j, &rank)) rank = priority;
+    p->locked--;
+    if (j->group) {
+        queue_remove(p, j);
+        j->rank = rank;
+        queue_push(p, j, now);
+    } else j->rank = rank;
+    dispatch(p, now);
+    return 0;
+}
 
 int mp_pool_cancel(mp_pool *p, mp_job *j, mp_time now) {
     if (p->locked) return MP_EBUSY;
@@ -268,11 +349,15 @@ void mp_job_delivered(mp_pool *p, mp_job *j) {
 mp_job *mp_pool_undelivered(mp_pool *p) { return p->undelivered.first; }
 
 uint64_t mp_job_id(const mp_job *j) { return j->id; }
+const char *mp_job_name(const mp_job *j) { return j->wishes ? j->wishes->name : NULL; }
+const char *mp_job_include(const mp_job *j) { return j->wishes ? j->wishes->include : NULL; }
+int mp_job_output_cached(const mp_job *j, size_t i) { return j->tail->outputs[i].cached; }
 
 mp_job_state mp_job_status(const mp_job *j) {
     return j->state == MP_JOB_PENDING && j->group && j->group->nobody_since != MP_NEVER ? MP_JOB_NO_CLIENTS : (mp_job_state)j->state;
 }
 
+int mp_job_in_line(const mp_job *j) { return j->group != NULL; }
 int mp_job_ended(const mp_job *j) { return j->state == MP_JOB_COMPLETED || j->state == MP_JOB_FAILED || j->state == MP_JOB_CANCELED; }
 
 const char *mp_job_status_name(mp_job_state s) {
@@ -305,4 +390,32 @@ void mp_job_seed(const mp_job *j, size_t i, const char **node, const char **inpu
     *node = mp_workflow_node(j->w, s->node)->id;
     *input = s->input;
     *value = s->value;
+}
+
+/* ---- how far it is --------------------------------------------------------------------------------------- */
+
+int mp_job_left(const mp_job *j, mp_time now, mp_time *left, mp_time *low, mp_time *high) {
+    const prompt *pr = j->prompt;
+    if (!pr || !j->profile) return 0;
+    if (mp_forecast_left(pr->s->forecast, j->profile, now, left, low, high)) return 1;
+    mp_time total = mp_forecast_total(pr->s->forecast);
+    if (!total || j->state != MP_JOB_ASSIGNED) return 0;
+    *left = *low = *high = 0;
+    for (const prompt *q = pr->client->prompts; q && q != pr; q = q->next) {     /* it waits there behind others */
+        mp_time t = mp_client_typical(q->client, q->s->hash), ran = q->began != MP_NEVER ? now - q->began : 0;
+        *left += t > ran ? t - ran : 0;
+    }
+    *left += total;
+    *low = *left - *left / 4;
+    *high = *left + *left / 2;
+    return 1;
+}
+
+double mp_job_progress(const mp_job *j, mp_time now) {
+    mp_time left, low, high;
+    if (j->state == MP_JOB_COMPLETED) return 1;
+    if (!j->profile || !j->prompt || mp_profile_started(j->profile) == MP_NEVER) return 0;
+    if (!mp_forecast_left(j->prompt->s->forecast, j->profile, now, &left, &low, &high)) return mp_profile_overall(j->profile);
+    double ran = (double)(now - mp_profile_started(j->profile));
+    return ran + (double)left > 0 ? ran / (ran + (double)left) : 0;
 }

@@ -15,19 +15,24 @@ static void get(mp_client *c, purpose why, uint64_t *slot, const char *where) {
     *slot = act(c->pool, c, why, NULL, "GET", &path, NULL, c->pool->o.connect_timeout);
 }
 
-void link_start(mp_client *c, mp_time now) {
+static void open_socket(mp_client *c) {
     mp_buf path = { 0 }, hello = { 0 };
+    mp_buf_puts(&path, "/ws?clientId=");
+    mp_buf_url(&path, mp_str_of(c->sid));
+    mp_buf_puts(&hello, "{\"type\":\"feature_flags\",\"data\":{\"supports_preview_metadata\":true}}");
+    c->socket_words[0] = 0;
+    c->connecting = act(c->pool, c, DO_CONNECT, NULL, NULL, &path, &hello, c->pool->o.connect_timeout);
+}
+
+void link_start(mp_client *c, mp_time now) {
     if (c->connecting || c->checking || c->closing || c->removed) return;
     if (!c->down_since) c->down_since = now ? now : 1;
     c->state = MP_CLIENT_CONNECTING;
     c->retry_at = MP_NEVER;
     c->has_stats = c->has_socket = 0;
-    c->socket_words[0] = 0;
+    c->polling = 0;
     get(c, DO_CHECK, &c->checking, "/system_stats");
-    mp_buf_puts(&path, "/ws?clientId=");
-    mp_buf_url(&path, mp_str_of(c->sid));
-    mp_buf_puts(&hello, "{\"type\":\"feature_flags\",\"data\":{\"supports_preview_metadata\":true}}");
-    c->connecting = act(c->pool, c, DO_CONNECT, NULL, NULL, &path, &hello, c->pool->o.connect_timeout);
+    open_socket(c);
     client_rearm(c, now);
 }
 
@@ -57,14 +62,15 @@ static void offline(mp_client *c, const char *why, mp_time now) {
     client_problem(c, why);
     if (c->conn) close_socket(c, c->conn);
     c->conn = 0;
-    c->has_socket = c->has_stats = 0;
+    c->has_socket = c->has_stats = c->polling = 0;
     c->tried = 1;
     c->state = MP_CLIENT_OFFLINE;
-    c->status_due = c->poll_at = MP_NEVER;
+    c->status_due = c->poll_at = c->socket_at = MP_NEVER;
     c->survey_wanted = 0;
     if (was == MP_CLIENT_ONLINE && !c->down_since) c->down_since = now;
     c->epoch++;                                      /* what is under way belongs to the link that is lost */
-    c->survey = 0;
+    c->survey = c->freeing = c->looking = 0;
+    client_touch(c);
     c->retry_at = now + pause_of(c);
     c->failures++;
     while (c->removed && c->prompts) prompt_gone(c->prompts);            /* nobody will come back for them */
@@ -90,8 +96,10 @@ void link_reset(mp_client *c, const char *why, mp_time now) {
 }
 
 static void online(mp_client *c, mp_time now) {
-    if (!c->has_stats || !c->has_socket) return;
+    if (!c->has_stats || (!c->has_socket && !c->polling)) return;
     c->state = MP_CLIENT_ONLINE;
+    c->socket_at = c->polling ? now + pause_of(c) : MP_NEVER;
+    if (c->polling) c->poll_at = now;
     c->tried = 1;
     /* With prompts there, the link has proven itself only when their whereabouts are known: see surveyed. */
     if (c->prompts) c->moved += c->down_since ? now - c->down_since : 0;
@@ -102,7 +110,10 @@ static void online(mp_client *c, mp_time now) {
     }
     c->heard = now;
     client_unwedge(c, 0, now);
-    mp_logf(&c->pool->log, MP_LOG_INFO, "client %s is online (ComfyUI %s)", c->name, c->version ? c->version : "unknown");
+    mp_logf(&c->pool->log, c->polling ? MP_LOG_WARN : MP_LOG_INFO, "client %s is online (ComfyUI %s)%s%s", c->name, c->version ? c->version : "unknown",
+            c->polling ? ", asked instead of listened to: " : "", c->polling ? c->socket_words : "");
+    client_touch(c);
+    block_recheck(c, now);
     told(c, now);
     for (prompt *pr = c->prompts; pr; pr = pr->next)
         if (!pr->job) pr->due = now;
@@ -114,18 +125,30 @@ void link_connected(mp_client *c, uint64_t action, const mp_result *r, mp_time n
     int stale = action != c->connecting;
     if (!stale) c->connecting = 0;
     if (r->code == 0 && r->status == 101) {
-        if (stale || c->state != MP_CLIENT_CONNECTING || c->removed) {   /* the other half failed meanwhile */
+        if (c->polling && !stale && !c->removed) {   /* a socket at last */
+            c->conn = action;
+            c->has_socket = 1;
+            c->polling = c->deaf = 0;
+            c->socket_at = MP_NEVER;
+        } else if (stale || c->state != MP_CLIENT_CONNECTING || c->removed) {        /* the other half failed meanwhile */
             if (!c->closing) close_socket(c, action);
         } else {
             c->conn = action;
             c->has_socket = 1;
+            c->deaf = 0;
             online(c, now);
         }
-    } else if (c->state == MP_CLIENT_CONNECTING && !stale) {
+    } else if (c->polling && !stale) c->socket_at = now + 4 * pause_of(c);       /* still none to be had */
+    else if (c->state == MP_CLIENT_CONNECTING && !stale) {
         char *words = c->socket_words;
         if (r->status) snprintf(words, sizeof c->socket_words, "its WebSocket was refused with status %d", r->status);
         else snprintf(words, sizeof c->socket_words, "%s", r->message ? r->message : "its WebSocket could not be opened");
-        if (!c->checking) offline(c, words, now);    /* else its answer to HTTP says better what it is */
+        c->refused_us = r->status == 401 || r->status == 403;
+        if (c->checking) { client_rearm(c, now); return; }           /* its answer to HTTP says better what it is */
+        if (c->has_stats && ++c->deaf >= DEAF_ATTEMPTS && !c->refused_us) {
+            c->polling = 1;
+            online(c, now);
+        } else offline(c, words, now);
     }
     client_rearm(c, now);
 }
@@ -153,7 +176,8 @@ void link_checked(mp_client *c, const mp_result *r, mp_time now) {
         c->version = mp_strdup(version ? version : "unknown");
         c->stats = mp_strndup(r->body.p, r->body.n);
         c->has_stats = 1;
-        if (c->socket_words[0]) offline(c, c->socket_words, now);
+        if (c->socket_words[0] && ++c->deaf >= DEAF_ATTEMPTS && !c->refused_us) c->polling = 1;     /* HTTP works: go on by asking */
+        if (c->socket_words[0] && !c->polling) offline(c, c->socket_words, now);
         else online(c, now);
     } else {
         char words[200];
@@ -165,8 +189,15 @@ void link_checked(mp_client *c, const mp_result *r, mp_time now) {
     client_rearm(c, now);
 }
 
+void link_freed(mp_client *c, const mp_result *r, mp_time now) {
+    if (r->code && r->code != MP_EABORT) link_reset(c, r->message ? r->message : "POST /free failed", now);
+    client_touch(c);
+    client_rearm(c, now);
+}
+
 void link_closed(mp_client *c, mp_time now) {
     c->closing = 0;
+    client_touch(c);
     client_rearm(c, now);
 }
 
@@ -179,10 +210,11 @@ int link_wanted(const mp_client *c) {
 void link_tick(mp_client *c, mp_time now) {
     int wanted_there = link_wanted(c);
     if (c->state == MP_CLIENT_OFFLINE && c->retry_at <= now && wanted_there) link_start(c, now);
-    mp_time bound = c->pool->o.unreachable;
-#if MP_MUTANT == 3
-    bound = 0;
-#endif
+    mp_time bound = MP_MUTANT == 3 ? 0 : c->pool->o.unreachable;
     if (c->state != MP_CLIENT_ONLINE && bound && c->down_since && now - c->down_since >= bound) give_up_all(c, MP_FAIL_CONNECTION, "its client could not be reached", 0, now);
+    if (c->state == MP_CLIENT_ONLINE && c->polling && c->socket_at <= now && !c->connecting) {
+        c->socket_at = MP_NEVER;
+        open_socket(c);
+    }
     if (c->state == MP_CLIENT_ONLINE && c->status_due <= now) link_reset(c, "its WebSocket is deaf: no status after a prompt was sent", now);
 }

@@ -7,6 +7,7 @@ void mp_pool_defaults(mp_pool_opts *o) {
         .connect_timeout = MP_MS(10000), .request_timeout = MP_MS(30000), .unreachable = MP_MS(120000), .no_client = MP_MS(60000),
         .node_silence = MP_MS(300000), .cold_silence = MP_MS(900000), .total = 0, .retry_delay = MP_MS(1000),
         .reconnect_base = MP_MS(1000), .reconnect_cap = MP_MS(15000), .poll = MP_MS(10000), .settle = MP_MS(5000), .recheck = MP_MS(5000),
+        .execution_start = MP_MS(60000), .cooldown = MP_MS(60000), .catalogue = MP_MS(60000), .affinity_fallback = 0, .max_failures = 1, .take_backs = 1, .max_previews = 32,
         .max_attempts = 3, .progress_limit = 256, .profiling = 1, .max_queued = 1000000, .completed_retention = 1000
     };
 }
@@ -17,6 +18,7 @@ mp_pool *mp_pool_new(const mp_pool_opts *o, uint64_t seed_value, const mp_policy
     p->policy = policy;
     if (log) p->log = *log;
     mp_rng_seed(&p->rng, seed_value);
+    p->check_at = MP_NEVER;
     mp_heap_init(&p->delayed, offsetof(mp_job, heap_at), delayed_before);
     mp_heap_init(&p->deadlines, offsetof(mp_job, deadline_at), deadline_before);
     mp_heap_init(&p->wakes, offsetof(mp_client, wake_at), wake_before);
@@ -28,18 +30,25 @@ void mp_pool_free(mp_pool *p) {
     mp_action a;
     mp_event e;
     under_way *u, *next;
+    p->freeing = 1;
     while (mp_pool_take_action(p, &a)) { free(a.path); free(a.body); }
     while (mp_pool_take_event(p, &e)) mp_event_clear(&e);
     HASH_ITER(hh, p->under_way, u, next) {
         HASH_DEL(p->under_way, u);
+        shape_unref(p, u->s);
         free(u);
     }
     queue_free(p);
     job_free_all(p);
+    HASH_CLEAR(hh, p->by_serial);
+    HASH_CLEAR(hh_url, p->by_url);
     for (mp_client *c = p->clients, *after; c; c = after) {
         after = c->next;
         client_free(c);
     }
+    free(p->free);
+    free(p->fresh);
+    free(p->touched);
     mp_heap_close(&p->wakes);
     free(p->actions);
     free(p->events);
@@ -57,10 +66,20 @@ int mp_pool_shutdown(mp_pool *p, int drain, mp_time now) {
     return 0;
 }
 
+int mp_pool_pause(mp_pool *p, int on, mp_time now) {
+    if (p->locked) return MP_EBUSY;
+    p->paused = on != 0;
+    p->dirty = 1;
+    dispatch(p, now);
+    return 0;
+}
+
+int mp_pool_paused(const mp_pool *p) { return p->paused; }
+
 int mp_pool_quiet(const mp_pool *p) {
     if (p->stats.pending || p->stats.assigned || p->stats.running) return 0;
     for (const mp_client *c = p->clients; c; c = c->next)
-        if (c->prompts && !c->removed) return 0;
+        if (c->prompts && !(c->removed && c->state != MP_CLIENT_ONLINE)) return 0;
     return 1;
 }
 
@@ -88,6 +107,7 @@ void mp_pool_done(mp_pool *p, uint64_t action, const mp_result *r, mp_time now) 
     if (!u) return;                                  /* reported before, or never ours */
     HASH_DEL(p->under_way, u);
     mp_client *c = u->client;
+    c->actions--;
     p->stale = r->code && u->epoch != c->epoch;
     switch (u->why) {
     case DO_CONNECT: link_connected(c, action, r, now); break;
@@ -97,15 +117,24 @@ void mp_pool_done(mp_pool *p, uint64_t action, const mp_result *r, mp_time now) 
     case DO_SURVEY: surveyed(c, action, r, now); break;
     case DO_HISTORY: historied(c, action, u->prompt, r, now); break;
     case DO_DELETE: case DO_INTERRUPT: prompt_killed(c, u->prompt, u->why, r, now); break;
+    case DO_LOOK: block_looked(c, action, u->s, r, now); break;
+    case DO_FREE:
+        if (c->freeing == action) c->freeing = 0;
+        link_freed(c, r, now);
+        break;
+    case DO_FORGET: break;
     }
-    free(u);
     p->stale = 0;
+    if (u->why == DO_FORGET) client_gone(c);
+    else if (c->removed || c->draining) client_settle(c, now);
+    free(u);
     dispatch(p, now);
 }
 
 void mp_pool_lost(mp_pool *p, mp_client *c, uint64_t conn, const char *why, mp_time now) {
     if (conn != c->conn) return;
     link_down(c, why, now);
+    if (c->removed) client_settle(c, now);
     dispatch(p, now);
 }
 

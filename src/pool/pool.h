@@ -21,7 +21,13 @@ typedef struct mp_pool_opts {                        /* times in microseconds; 0
     mp_time connect_timeout, request_timeout;        /* one connection attempt; one HTTP request */
     mp_time unreachable, no_client, node_silence, cold_silence, total;
     mp_time retry_delay, reconnect_base, reconnect_cap, poll, settle, recheck;
+    mp_time execution_start;                         /* a prompt was taken, nothing runs there, and it does not begin */
+    mp_time cooldown, catalogue;                     /* rest of a client from a workflow that failed there; looking again at what was missing */
+    mp_time affinity_fallback;                       /* waited so long: clients without affinity may help; 0: never */
     int max_attempts, progress_limit, profiling;
+    int max_failures;                                /* in a row, of one workflow on one client, before the cooldown; 0: none */
+    int take_backs;                                  /* how often a job may be moved off a client it only waits on */
+    int max_previews;                                /* previews that wait to be taken; older ones go */
     size_t max_queued, completed_retention;
     mp_time epoch;                                   /* add to an instant for microseconds since the Unix epoch */
 } mp_pool_opts;
@@ -30,6 +36,7 @@ void mp_pool_defaults(mp_pool_opts *o);
 typedef struct mp_client_opts {
     const char *name, *client_id;                    /* NULL: the host and port; a fresh UUID */
     const char *const *tags, *const *affinity;       /* NULL-ended; affinity: structural hashes */
+    const char *api_key;                             /* of Comfy.org, for the prompts sent there; NULL: none */
     double priority;
     int slots;                                       /* prompts there at once, 1..64; 0: 2 */
 } mp_client_opts;
@@ -38,7 +45,16 @@ typedef struct mp_job_opts {
     double priority;
     const char *metadata, *extra_data;               /* JSON text or NULL */
     int max_attempts, profiling, partial_outputs, front;    /* max_attempts 0, profiling -1: the pool's */
-    mp_time node_silence, total;                     /* 0: the pool's; MP_NEVER: off */
+    mp_time node_silence, total, execution_start;    /* 0: the pool's; MP_NEVER: off */
+    mp_time delay;                                   /* not to be sent before so long */
+    mp_time retry_delay;                             /* -1: the pool's */
+    const char *id;                                  /* the user's own; NULL: none. A second submit gives the first job */
+    const char *include;                             /* JSON list of the nodes whose outputs the result shows, or NULL */
+    const char *const *prefer, *const *exclude;      /* clients by name or URL, NULL-ended: go first; never */
+    const char *const *overrides;                    /* clients by name or URL, NULL-ended, whose priority for this job ... */
+    const double *override_values;                   /* ... is this */
+    mp_workflow *const *variants;                    /* more workflows; whichever can be sent first is */
+    size_t n_variants;
 } mp_job_opts;
 void mp_job_defaults(mp_job_opts *o);
 
@@ -46,7 +62,8 @@ typedef enum { MP_JOB_PENDING, MP_JOB_ASSIGNED, MP_JOB_RUNNING, MP_JOB_COMPLETED
 typedef enum { MP_CLIENT_CONNECTING, MP_CLIENT_ONLINE, MP_CLIENT_OFFLINE } mp_client_state;
 
 /* ---- actions ---------------------------------------------------------------------------------------- */
-typedef enum { MP_ACT_CONNECT, MP_ACT_CLOSE, MP_ACT_HTTP } mp_action_kind;
+/* FORGET: the client is gone for good: drop what is kept for it, report, and never name it again. */
+typedef enum { MP_ACT_CONNECT, MP_ACT_CLOSE, MP_ACT_HTTP, MP_ACT_FORGET } mp_action_kind;
 typedef struct mp_action {
     uint64_t id;                                     /* never reused; report it once: ok, failed or aborted */
     mp_action_kind kind;
@@ -68,8 +85,8 @@ typedef struct mp_result {                           /* of an action */
 /* ---- events ------------------------------------------------------------------------------------------ */
 typedef enum {
     MP_EV_JOB_QUEUED, MP_EV_JOB_ACCEPTED, MP_EV_JOB_STARTED, MP_EV_JOB_PROGRESS, MP_EV_JOB_PREVIEW, MP_EV_JOB_OUTPUT,
-    MP_EV_JOB_COMPLETED, MP_EV_JOB_FAILED, MP_EV_JOB_CANCELED, MP_EV_JOB_RETRYING, MP_EV_CLIENT_STATE, MP_EV_CLIENT_BLOCKED,
-    MP_EV_CLIENT_MESSAGE, MP_EV_COUNT
+    MP_EV_JOB_COMPLETED, MP_EV_JOB_FAILED, MP_EV_JOB_CANCELED, MP_EV_JOB_RETRYING, MP_EV_JOB_TAKEN_BACK, MP_EV_CLIENT_STATE, MP_EV_CLIENT_BLOCKED,
+    MP_EV_CLIENT_UNBLOCKED, MP_EV_CLIENT_MESSAGE, MP_EV_COUNT
 } mp_event_kind;
 typedef struct mp_event {
     mp_event_kind kind;
@@ -79,7 +96,7 @@ typedef struct mp_event {
     double value, max, overall;
     int will_retry;
     const char *format;                              /* PREVIEW: "jpeg", "png", "webp" */
-    char *node, *data;                               /* owned; data: picture, output JSON, message data, or words */
+    char *node, *data;                               /* owned; data: picture, output JSON, message data, or words; node of BLOCKED: the hash */
     size_t n_data;
 } mp_event;
 
@@ -91,6 +108,8 @@ void mp_pool_want(mp_pool *p, uint32_t event_mask);  /* bit (1 << kind): which o
 /* Stops taking jobs. drain: those there finish; else all are canceled. Done when mp_pool_quiet. */
 int mp_pool_shutdown(mp_pool *p, int drain, mp_time now);
 int mp_pool_quiet(const mp_pool *p);                 /* no job unfinished, no prompt of ours known on any server */
+int mp_pool_pause(mp_pool *p, int on, mp_time now);  /* nothing new is sent; what is on servers goes on */
+int mp_pool_paused(const mp_pool *p);
 
 int mp_pool_take_action(mp_pool *p, mp_action *a);   /* 0: none left; path and body are the caller's to free */
 int mp_pool_take_event(mp_pool *p, mp_event *e);     /* 0: none left; mp_event_clear when done */
@@ -106,7 +125,9 @@ void mp_pool_lost(mp_pool *p, mp_client *c, uint64_t conn, const char *why, mp_t
 
 /* ---- clients ------------------------------------------------------------------------------------------- */
 mp_client *mp_pool_add_client(mp_pool *p, const char *url, const mp_client_opts *o, mp_time now, mp_err *e);
-int mp_pool_remove_client(mp_pool *p, mp_client *c, mp_time now);    /* its jobs go elsewhere; c stays readable, removed */
+/* Its jobs go elsewhere, or (drain) are finished there first. c must not be named again after MP_ACT_FORGET. */
+int mp_pool_remove_client(mp_pool *p, mp_client *c, int drain, mp_time now);
+int mp_pool_pause_client(mp_pool *p, mp_client *c, int on, mp_time now);
 mp_client *mp_pool_client(const mp_pool *p, uint32_t serial);        /* NULL: never there, or removed */
 size_t mp_pool_clients(const mp_pool *p, mp_client **out, size_t cap);   /* number there, at most cap written */
 uint32_t mp_client_serial(const mp_client *c);
@@ -129,12 +150,26 @@ const mp_workflow *mp_client_last_workflow(const mp_client *c);
 mp_time mp_client_typical(const mp_client *c, const char *hash);     /* 0: not known */
 mp_time mp_client_expected(const mp_client *c, mp_time now);         /* until what is there has ended, as far as known */
 int mp_client_may_run(const mp_pool *p, const mp_client *c, const char *hash);
+int mp_client_paused(const mp_client *c);
+int mp_client_draining(const mp_client *c);
+int mp_client_polling(const mp_client *c);                           /* online without a socket: it is asked instead */
+/* What this client is to a job that waits: 2 it ran that workflow last, 1 it holds its models, 0 neither. */
+int mp_client_warmth(const mp_client *c, const mp_job *j);
+mp_time mp_client_finish(const mp_client *c, const mp_job *j, mp_time now);      /* expected, from now, with the job behind what is there */
+double mp_client_priority_for(const mp_client *c, const mp_job *j);
+/* Workflows this client does not get, and why; until MP_NEVER: until what is missing is there. */
+void mp_client_blocks(const mp_client *c, void (*fn)(void *ud, const char *hash, const char *reason, mp_time until), void *ud);
 
 /* ---- jobs ---------------------------------------------------------------------------------------------- */
 /* Takes its own reference to w. NULL: MP_EFULL, MP_EBUSY, refused by the policy, closing. */
 mp_job *mp_pool_submit(mp_pool *p, mp_workflow *w, const mp_job_opts *o, mp_time now, mp_err *e);
 int mp_pool_cancel(mp_pool *p, mp_job *j, mp_time now);              /* 0, MP_EGONE when it has ended, MP_EBUSY */
+int mp_job_in_line(const mp_job *j);                                 /* waits, neither delayed nor parked */
+int mp_client_takes(const mp_client *c, const mp_job *j);            /* by its claims, blocks, rests and the job's own wishes */
+int mp_pool_set_priority(mp_pool *p, mp_job *j, double priority, mp_time now);   /* while it is queued; MP_EGONE after */
 mp_job *mp_pool_job(const mp_pool *p, uint64_t id);                  /* NULL: evicted or never there */
+mp_job *mp_pool_job_named(const mp_pool *p, const char *id);         /* by the user's own id */
+const char *mp_job_name(const mp_job *j);                            /* the user's own id, or NULL */
 void mp_job_pin(mp_job *j);                                          /* keeps the record after the end */
 void mp_job_unpin(mp_pool *p, mp_job *j);
 void mp_job_delivered(mp_pool *p, mp_job *j);                        /* its result was handed out: may be evicted */
@@ -158,8 +193,14 @@ size_t mp_job_outputs(const mp_job *j);
 void mp_job_output(const mp_job *j, size_t i, const char **node, const char **json);
 size_t mp_job_seeds(const mp_job *j);
 void mp_job_seed(const mp_job *j, size_t i, const char **node, const char **input, uint64_t *value);
+const char *mp_job_include(const mp_job *j);                         /* JSON list, or NULL */
+int mp_job_output_cached(const mp_job *j, size_t i);                 /* that node was not run: its answer is an earlier one */
+double mp_job_progress(const mp_job *j, mp_time now);                /* 0..1, by time where earlier runs tell, else by nodes */
+int mp_job_left(const mp_job *j, mp_time now, mp_time *left, mp_time *low, mp_time *high);   /* 0: not known */
 /* Queue position among pending jobs is not kept; numbers are. */
-typedef struct mp_pool_stats { size_t pending, assigned, running, delayed, completed, failed, canceled, clients, online, malformed; } mp_pool_stats;
+typedef struct mp_pool_stats { size_t pending, assigned, running, delayed, parked, completed, failed, canceled, clients, online, malformed, taken_back; } mp_pool_stats;
 void mp_pool_get_stats(const mp_pool *p, mp_pool_stats *s);
+/* Each queue that holds something: type "general", "affinity" or "special"; hash "" when it is not of one workflow. */
+void mp_pool_queues(const mp_pool *p, void (*fn)(void *ud, const char *hash, const char *type, size_t pending), void *ud);
 const mp_pool_opts *mp_pool_options(const mp_pool *p);
 #endif

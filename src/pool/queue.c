@@ -1,8 +1,13 @@
-/* pool/queue.c -- floor 5, pool: what waits, in groups of jobs that may run on the same set of clients.
- * A group's jobs are ordered by rank, then arrival. Most jobs are in the general group (""); a hash that some
- * client claims or refuses has its own; so has a job that failed somewhere and should go elsewhere. */
+/* pool/queue.c -- floor 5, pool: what waits, in groups of jobs that may run on the same set of clients, so that work
+ * per decision does not grow with the queue. A group's jobs are ordered by rank, then arrival.
+ *
+ *   general   most jobs: any client may run them
+ *   shape     a structural hash that some client claims, or that some client does not get
+ *   special   jobs narrowed further: excluded clients, clients they failed on, variants, others that may help out
+ *
+ * A claimed shape's group is reached through the clients that claim it; `others` lists all but those and the general
+ * one. A shape's waiting jobs are linked, so that they can move when it is claimed or blocked. */
 #include "pool/inside.h"
-#include <stdio.h>
 #include <stdlib.h>
 
 static int first_in_line(const void *a, const void *b) {
@@ -23,132 +28,224 @@ int deadline_before(const void *a, const void *b) {
     return x->deadline != y->deadline ? x->deadline < y->deadline : x->seq < y->seq;
 }
 
-static int special(const mp_pool *p, const char *hash) {
-    if (pool_claimed(p, hash)) return 1;
-    for (mp_client *c = p->clients; c; c = c->next) {
-        known *k = client_known(c, hash, 0);
-        if (k && k->reason) return 1;
+/* ---- groups ------------------------------------------------------------------------------------------------ */
+
+static uint64_t mix(uint64_t h, const void *p, size_t n) {           /* FNV-1a */
+    for (size_t i = 0; i < n; i++) h = (h ^ ((const unsigned char *)p)[i]) * 1099511628211u;
+    return h;
+}
+
+static void key_of(const mp_job *j, group_key *k) {
+    const struct wishes *x = j->wishes;
+    uint64_t set = 1469598103934665603u;
+    int special = j->fallback;
+    memset(k, 0, sizeof *k);
+    if (x && (x->exclude || x->n_variants)) {
+        special = 1;
+        for (char **name = x->exclude; name && *name; name++) set = mix(set, *name, strlen(*name) + 1);
+        for (size_t i = 0; i < x->n_variants; i++) set = mix(set, &x->variants[i].s, sizeof(shape *));
     }
-    return 0;
+    if (j->tail && j->tail->n_avoid) {
+        special = 1;
+        set = mix(set, j->tail->avoid, j->tail->n_avoid * sizeof *j->tail->avoid);
+    }
+    if (special) {
+        k->kind = G_SPECIAL;
+        k->s = j->s;
+        k->set = set ^ (uint64_t)j->fallback;
+    } else if (j->s->n_claimants || j->s->blocks || j->s->softs) {
+        k->kind = G_SHAPE;
+        k->s = j->s;
+    }
 }
 
-static void key_of(const mp_pool *p, const mp_job *j, char key[MP_DIGEST_HEX]) {
-    const char *hash = mp_workflow_hash(j->w);
-    if (j->tail && j->tail->n_avoid) snprintf(key, MP_DIGEST_HEX, "!%llx", (unsigned long long)j->id);
-    else if (special(p, hash)) memcpy(key, hash, MP_DIGEST_HEX);
-    else key[0] = 0;
+static int is_other(const group *g) { return g->key.kind == G_SPECIAL || (g->key.kind == G_SHAPE && !g->key.s->n_claimants); }
+
+static void place_other(mp_pool *p, group *g) {
+    int there = g->other_at != MP_HEAP_OUT, should = g->jobs.n && is_other(g);
+    if (there == should) return;
+    if (should) {
+        p->others = mp_grow(p->others, p->n_others, &p->cap_others, sizeof *p->others);
+        g->other_at = p->n_others;
+        p->others[p->n_others++] = g;
+    } else {
+        group *last = p->others[--p->n_others];
+        p->others[g->other_at] = last;
+        last->other_at = g->other_at;
+        g->other_at = MP_HEAP_OUT;
+    }
 }
 
-static int may_run(const mp_pool *p, const mp_client *c, const char *hash) { return mp_client_may_run(p, c, hash); }
+void group_fresh(mp_pool *p, group *g) {
+    p->dirty = 1;
+    if (g->fresh) return;
+    g->fresh = 1;
+    p->fresh_groups = mp_grow(p->fresh_groups, p->n_fresh_groups, &p->cap_fresh_groups, sizeof *p->fresh_groups);
+    p->fresh_groups[p->n_fresh_groups++] = g;
+}
+
+static group *group_of(mp_pool *p, const mp_job *j) {
+    group_key key;
+    group *g;
+    key_of(j, &key);
+    HASH_FIND(hh, p->groups, &key, sizeof key, g);
+    if (g) return g;
+    g = mp_alloc(sizeof *g);
+    g->key = key;
+    if (key.s) shape_ref(key.s);
+    if (key.kind == G_SHAPE) key.s->group = g;
+    if (key.kind == G_GENERAL) p->general = g;
+    g->nobody_since = g->check_at = MP_NEVER;
+    g->other_at = MP_HEAP_OUT;
+    g->roster = p->roster - 1;
+    mp_heap_init(&g->jobs, offsetof(mp_job, heap_at), first_in_line);
+    HASH_ADD(hh, p->groups, key, sizeof key, g);
+    p->n_empty++;
+    return g;
+}
+
+/* Only outside of dispatch: it holds groups in lists. */
+static void group_drop(mp_pool *p, group *g) {
+    place_other(p, g);
+    if (g->fresh)
+        for (size_t i = 0; i < p->n_fresh_groups; i++)
+            if (p->fresh_groups[i] == g) { p->fresh_groups[i] = p->fresh_groups[--p->n_fresh_groups]; break; }
+    HASH_DEL(p->groups, g);
+    if (!g->jobs.n) p->n_empty--;
+    if (g->key.kind == G_SHAPE) g->key.s->group = NULL;
+    if (g == p->general) p->general = NULL;
+    mp_heap_close(&g->jobs);
+    shape_unref(p, g->key.s);
+    free(g);
+}
+
+/* ---- who has nobody? ------------------------------------------------------------------------------------------- */
+
+static int present(const mp_client *c) { return ((c->state == MP_CLIENT_ONLINE && !c->wedged) || !c->tried) && !c->removed && !c->draining; }
 
 /* Somebody is there, or may be in a moment (its first attempt to connect is not decided yet). */
 static int anybody(const mp_pool *p, const group *g) {
     const mp_job *j = mp_heap_top(&g->jobs);
-    const char *hash = mp_workflow_hash(j->w);
+    if (g->key.kind == G_SHAPE && g->key.s->n_claimants) {
+        for (size_t i = 0; i < g->key.s->n_claimants; i++)
+            if (present(g->key.s->claimants[i]) && job_may_run(g->key.s->claimants[i], j)) return 1;
+        return 0;
+    }
     for (const mp_client *c = p->clients; c; c = c->next)
-        if (((c->state == MP_CLIENT_ONLINE && !c->wedged) || !c->tried) && !c->removed && may_run(p, c, hash)) return 1;
+        if (present(c) && job_may_run(c, j)) return 1;
     return 0;
+}
+
+static void check_by(mp_pool *p, group *g, mp_time t) {
+    if (t < g->check_at) g->check_at = t;
+    if (t < p->check_at) p->check_at = t;
 }
 
 static void presence(mp_pool *p, group *g, mp_time now) {
     if (!g->jobs.n) return;
-    if (anybody(p, g)) g->nobody_since = g->check_at = MP_NEVER;
+    if (anybody(p, g)) g->nobody_since = MP_NEVER;
     else if (g->nobody_since == MP_NEVER) {
         g->nobody_since = now;
-        g->check_at = now + (p->o.no_client ? p->o.no_client : MP_NEVER - now);
+        if (p->o.no_client) check_by(p, g, now + p->o.no_client);
     }
 }
 
-void queue_push(mp_pool *p, mp_job *j, mp_time now) {
-    char key[MP_DIGEST_HEX] = "";
-    group *g;
-    key_of(p, j, key);
-    HASH_FIND_STR(p->groups, key, g);
-    if (!g) {
-        g = mp_alloc(sizeof *g);
-        memcpy(g->key, key, sizeof key);
-        g->nobody_since = g->check_at = MP_NEVER;
-        mp_heap_init(&g->jobs, offsetof(mp_job, heap_at), first_in_line);
-        HASH_ADD_STR(p->groups, key, g);
-    }
+/* ---- in and out -------------------------------------------------------------------------------------------------- */
+
+static void link_shape(mp_job *j) {
+    j->before = NULL;
+    j->next = j->s->waiting;
+    if (j->next) j->next->before = j;
+    j->s->waiting = j;
+}
+
+static void unlink_shape(mp_job *j) {
+    if (j->before) j->before->next = j->next;
+    else j->s->waiting = j->next;
+    if (j->next) j->next->before = j->before;
+    j->next = j->before = NULL;
+}
+
+static void into(mp_pool *p, group *g, mp_job *j, mp_time now) {
     j->group = g;
-    j->parked = 0;
     mp_heap_push(&g->jobs, j);
-    if (g->jobs.n == 1) presence(p, g, now);
-    else if (g->nobody_since != MP_NEVER && p->o.no_client && now + p->o.no_client < g->check_at) g->check_at = now + p->o.no_client;
-    p->dirty = 1;
+    if (g->jobs.n == 1) p->n_empty--;
+    place_other(p, g);
+    if (g->jobs.n == 1) { g->nobody_since = MP_NEVER; presence(p, g, now); }
+    else if (g->nobody_since != MP_NEVER && p->o.no_client) check_by(p, g, now + p->o.no_client);
+    if (p->o.affinity_fallback && !j->fallback && g->key.kind == G_SHAPE && g->key.s->n_claimants) check_by(p, g, j->ready + p->o.affinity_fallback);
+    if (mp_heap_top(&g->jobs) == j || g->jobs.n == 1) group_fresh(p, g);
 }
 
-static void group_drop(mp_pool *p, group *g) {
-    HASH_DEL(p->groups, g);
-    mp_heap_close(&g->jobs);
-    free(g);
-}
-
-void queue_remove(mp_pool *p, mp_job *j) {
-    if (!j->group) {
-        mp_heap_remove(&p->delayed, j);
-        if (!j->parked) p->stats.delayed--;
-        return;
-    }
+static void out_of(mp_pool *p, mp_job *j) {
     group *g = j->group;
     mp_heap_remove(&g->jobs, j);
     j->group = NULL;
-    if (!g->jobs.n) group_drop(p, g);
+    if (!g->jobs.n) {
+        g->passed = 0;
+        p->n_empty++;
+    }
+    place_other(p, g);
 }
 
+void queue_push(mp_pool *p, mp_job *j, mp_time now) {
+    link_shape(j);
+    into(p, group_of(p, j), j, now);
+}
+
+void queue_move(mp_pool *p, mp_job *j, mp_time now) {
+    group *to = group_of(p, j);
+    if (to == j->group) { place_other(p, to); group_fresh(p, to); return; }
+    out_of(p, j);
+    into(p, to, j, now);
+}
+
+void queue_delay(mp_pool *p, mp_job *j, mp_time until) {
+    j->wake = until;
+    mp_heap_push(&p->delayed, j);
+    p->stats.delayed++;
+}
+
+void queue_remove(mp_pool *p, mp_job *j) {
+    if (j->parked) {
+        list_remove(&p->parked, j);
+        j->parked = 0;
+        p->stats.parked--;
+    } else if (!j->group) {
+        mp_heap_remove(&p->delayed, j);
+        p->stats.delayed--;
+    } else {
+        unlink_shape(j);
+        out_of(p, j);
+    }
+}
+
+/* All park for the same time, so the list is in the order of waking. */
 void queue_park(mp_pool *p, mp_job *j, mp_time now) {
     queue_remove(p, j);
     j->parked = 1;
     j->wake = now + p->o.recheck;
-    mp_heap_push(&p->delayed, j);
+    list_add(&p->parked, j);
+    p->stats.parked++;
 }
 
-static void unpark(mp_pool *p, mp_time now) {
-    for (size_t i = 0; i < p->delayed.n;) {
-        mp_job *j = p->delayed.v[i];
-        if (!j->parked) { i++; continue; }
-        mp_heap_remove(&p->delayed, j);
-        queue_push(p, j, now);
-        i = 0;
-    }
+static void unpark(mp_pool *p, mp_job *j, mp_time now) {
+    queue_remove(p, j);
+    queue_push(p, j, now);
 }
 
-/* All jobs that wait in groups, in a list of the caller's; count. */
-static mp_job **all_waiting(mp_pool *p, size_t *n) {
-    size_t total = 0, k = 0;
-    for (group *g = p->groups; g; g = g->hh.next) total += g->jobs.n;
-    mp_job **v = mp_alloc(total * sizeof *v + 1);
-    for (group *g = p->groups; g; g = g->hh.next)
-        for (size_t i = 0; i < g->jobs.n; i++) v[k++] = g->jobs.v[i];
-    *n = total;
-    return v;
-}
+/* ---- ends in the queue ---------------------------------------------------------------------------------------------- */
 
-void queue_regroup(mp_pool *p, mp_time now) {
-    size_t n;
-    mp_job **v = all_waiting(p, &n);
-    char key[MP_DIGEST_HEX];
-    for (size_t i = 0; i < n; i++) {
-        key_of(p, v[i], key);
-        if (strcmp(key, v[i]->group->key) == 0) continue;
-        queue_remove(p, v[i]);
-        queue_push(p, v[i], now);
-    }
-    free(v);
-    queue_presence(p, now);
-}
-
-/* Every client that is there has refused this workflow: waiting would not help. */
+/* Every client that is there has refused this workflow for good: waiting would not help. */
 static int refused_by_all(mp_pool *p, const mp_job *j, mp_failure *f) {
-    const char *hash = mp_workflow_hash(j->w), *words = NULL;
+    const char *words = NULL;
     size_t n = 0;
+    if (j->wishes && j->wishes->n_variants) return 0;
     for (mp_client *c = p->clients; c; c = c->next) {
-        known *k = client_known(c, hash, 0);
-        if (c->removed) continue;
-        if (pool_claimed(p, hash) && !client_claims(c, hash)) continue;
-        if (!k || !k->reason) return 0;
-        words = k->reason;
+        known *k = client_known(c, j->s, 0);
+        if (c->removed || (j->s->n_claimants && !j->fallback && !client_claims(c, j->s))) continue;
+        if (!k || !k->block || !k->block->hard || k->block->looking) return 0;
+        words = k->block->reason;
         n++;
     }
     if (!n) return 0;
@@ -162,62 +259,92 @@ static int refused_by_all(mp_pool *p, const mp_job *j, mp_failure *f) {
     return 1;
 }
 
+static const char *why_not(mp_client *c, const mp_job *j) {
+    known *k = client_known(c, j->s, 0);
+    for (char **name = j->wishes ? j->wishes->exclude : NULL; name && *name; name++)
+        if (client_is(c, *name)) return "excluded for this job";
+    if (k && k->block && k->block->hard) return k->block->reason;
+    if (j->s->n_claimants && !client_claims(c, j->s)) return "has no affinity for this workflow";
+    if (c->draining) return "is being removed";
+    return c->problem ? c->problem : "not connected";
+}
+
 static void missing_where(mp_pool *p, const mp_job *j, mp_failure *f) {
     mp_buf b = { 0 };
-    const char *hash = mp_workflow_hash(j->w);
-    for (mp_client *c = p->clients; c && b.n < 400; c = c->next) {
-        known *k = client_known(c, hash, 0);
-        if (c->removed) continue;
-        mp_buf_printf(&b, "%s%s: %s", b.n ? "; " : "", c->name, k && k->reason ? k->reason : pool_claimed(p, hash) && !client_claims(c, hash) ? "has no affinity for this workflow"
-                      : c->problem ? c->problem : "not connected");
-    }
+    for (mp_client *c = p->clients; c && b.n < 400; c = c->next)
+        if (!c->removed) mp_buf_printf(&b, "%s%s: %s", b.n ? "; " : "", c->name, why_not(c, j));
     mp_failure_set(f, MP_FAIL_NO_CLIENTS, "no client that could run it for %.0f s%s%s", (double)p->o.no_client / 1e6, b.n ? ": " : ": the pool has no clients", b.n ? b.p : "");
     mp_buf_free(&b);
 }
 
-void queue_presence(mp_pool *p, mp_time now) {
-    unpark(p, now);
-    group *g, *next;
-    HASH_ITER(hh, p->groups, g, next) presence(p, g, now);
-    p->dirty = 1;
-    for (;;) {                                       /* ends jobs, so groups may vanish: look anew after each group */
-        mp_failure f = { 0 };
-        mp_job *victim = NULL;
-        HASH_ITER(hh, p->groups, g, next)
-            if (!victim && g->key[0] && g->nobody_since != MP_NEVER && refused_by_all(p, mp_heap_top(&g->jobs), &f)) victim = mp_heap_top(&g->jobs);
-        if (!victim) break;
-        job_end(p, victim, MP_JOB_FAILED, &f, now);
+static void end_refused(mp_pool *p, group *g, mp_time now) {
+    mp_failure f = { 0 };
+    while (g->jobs.n && refused_by_all(p, mp_heap_top(&g->jobs), &f)) {
+        job_end(p, mp_heap_top(&g->jobs), MP_JOB_FAILED, &f, now);
         mp_failure_clear(&f);
+    }
+    mp_failure_clear(&f);
+}
+
+void queue_presence(mp_pool *p, mp_time now) {
+    group *g, *next;
+    while (p->parked.first) unpark(p, p->parked.first, now);
+    HASH_ITER(hh, p->groups, g, next) {
+        presence(p, g, now);
+        if (g->nobody_since != MP_NEVER && g->key.kind != G_GENERAL) end_refused(p, g, now);
+        if (g->jobs.n) group_fresh(p, g);
     }
 }
 
-static void fail_abandoned(mp_pool *p, group *g, mp_time now) {
+/* Jobs that had nobody for too long end; those that waited long enough for their own clients may go to others. */
+static void group_check(mp_pool *p, group *g, mp_time now) {
     size_t n = g->jobs.n, k = 0;
-    mp_job **v = mp_alloc(n * sizeof *v);
-    mp_time next = MP_NEVER;
+    mp_job **v = mp_alloc((n + 1) * sizeof *v);
+    mp_time next = MP_NEVER, fallback = g->key.kind == G_SHAPE && g->key.s->n_claimants ? p->o.affinity_fallback : 0;
+    int abandoned = g->nobody_since != MP_NEVER && p->o.no_client;
     for (size_t i = 0; i < n; i++) {
         mp_job *j = g->jobs.v[i];
-        mp_time since = j->ready > g->nobody_since ? j->ready : g->nobody_since;
-        if (since + p->o.no_client <= now) v[k++] = j;
-        else if (since + p->o.no_client < next) next = since + p->o.no_client;
+        mp_time due = MP_NEVER;
+        if (abandoned) due = (j->ready > g->nobody_since ? j->ready : g->nobody_since) + p->o.no_client;
+        if (fallback && j->ready + fallback < due) due = j->ready + fallback;
+        if (due <= now) v[k++] = j;
+        else if (due < next) next = due;
     }
-    g->check_at = next;
-    for (size_t i = 0; i < k; i++) {                 /* the group dies with its last job, after which v is all we touch */
+    if (fallback && next < now + fallback / 4) next = now + fallback / 4;        /* not once per job */
+    g->check_at = MP_NEVER;
+    if (next != MP_NEVER) check_by(p, g, next);
+    for (size_t i = 0; i < k; i++) {
+        mp_job *j = v[i];
+        if (fallback && j->ready + fallback <= now) {
+            j->fallback = 1;
+            queue_move(p, j, now);
+            continue;
+        }
         mp_failure f = { 0 };
-        missing_where(p, v[i], &f);
-        job_end(p, v[i], MP_JOB_FAILED, &f, now);
+        missing_where(p, j, &f);
+        job_end(p, j, MP_JOB_FAILED, &f, now);
         mp_failure_clear(&f);
     }
     free(v);
 }
 
+static void check_groups(mp_pool *p, mp_time now) {
+    group *g, *next;
+    p->check_at = MP_NEVER;
+    HASH_ITER(hh, p->groups, g, next) {
+        if (!g->jobs.n) { group_drop(p, g); continue; }
+        if (g->check_at <= now) group_check(p, g, now);
+        else if (g->check_at < p->check_at) p->check_at = g->check_at;
+    }
+}
+
 void queue_tick(mp_pool *p, mp_time now) {
     mp_job *j;
     while ((j = mp_heap_top(&p->delayed)) && j->wake <= now) {
-        mp_heap_pop(&p->delayed);
-        if (!j->parked) p->stats.delayed--;
+        queue_remove(p, j);
         queue_push(p, j, now);
     }
+    while ((j = p->parked.first) && j->wake <= now) unpark(p, j, now);
     while ((j = mp_heap_top(&p->deadlines)) && j->deadline <= now) {
         prompt *pr = j->prompt;
         mp_failure f = { 0 };
@@ -226,24 +353,29 @@ void queue_tick(mp_pool *p, mp_time now) {
         if (pr) prompt_kill(pr, now);
         mp_failure_clear(&f);
     }
-    group *g, *next;
-    HASH_ITER(hh, p->groups, g, next)
-        if (g->check_at <= now) fail_abandoned(p, g, now);
+    if (p->check_at <= now || (p->n_empty > 256 && p->n_empty > HASH_COUNT(p->groups) / 2)) check_groups(p, now);
 }
 
 mp_time queue_next(const mp_pool *p) {
-    mp_time t = MP_NEVER;
+    mp_time t = p->check_at;
     const mp_job *d = mp_heap_top(&p->delayed), *l = mp_heap_top(&p->deadlines);
-    if (d) t = d->wake;
+    if (d && d->wake < t) t = d->wake;
+    if (p->parked.first && p->parked.first->wake < t) t = p->parked.first->wake;
     if (l && l->deadline < t) t = l->deadline;
-    for (group *g = p->groups; g; g = g->hh.next)
-        if (g->check_at < t) t = g->check_at;
     return t;
 }
 
 void queue_free(mp_pool *p) {
     group *g, *next;
     HASH_ITER(hh, p->groups, g, next) group_drop(p, g);
+    free(p->others);
+    free(p->fresh_groups);
     mp_heap_close(&p->delayed);
     mp_heap_close(&p->deadlines);
+}
+
+void mp_pool_queues(const mp_pool *p, void (*fn)(void *, const char *, const char *, size_t), void *ud) {
+    group *g, *next;
+    HASH_ITER(hh, p->groups, g, next)
+        if (g->jobs.n) fn(ud, g->key.kind == G_GENERAL ? "" : g->key.s->hash, g->key.kind == G_SPECIAL ? "special" : is_other(g) || g->key.kind == G_GENERAL ? "general" : "affinity", g->jobs.n);
 }

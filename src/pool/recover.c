@@ -22,29 +22,35 @@ void prompt_gone(prompt *pr) {
     if (pr->verdict == MP_END_ERROR) c->load++;
 #endif
     if (c->posting == pr) c->posting = NULL;
-    if (!c->prompts) {
-        c->poll_at = c->status_due = MP_NEVER;
-    }
-    c->pool->dirty = 1;
+    if (!c->prompts) c->poll_at = c->status_due = MP_NEVER;
+    client_touch(c);
     for (size_t i = 0; i < pr->n_outputs; i++) {
         free(pr->outputs[i].node);
         free(pr->outputs[i].json);
     }
     free(pr->outputs);
+    free(pr->cached);
     free(pr->real);
     mp_workflow_unref(pr->w);
     mp_failure_clear(&pr->failure);
+    shape_unref(c->pool, pr->s);
     free(pr);
 }
 
 /* ---- ends ------------------------------------------------------------------------------------------------ */
 
 static void remember_run(mp_client *c, prompt *pr, mp_time now) {
-    mp_time began = pr->job && pr->job->profile ? mp_profile_started(pr->job->profile) : pr->posted;
-    client_ran(c, pr, began == MP_NEVER ? -1 : now - began);
-    memcpy(c->last_hash, pr->hash, sizeof c->last_hash);
+    client_ran(c, pr, pr->began == MP_NEVER ? -1 : now - pr->began);
+    c->bad = 0;
+    shape *old = c->last_shape;
+    c->last_shape = shape_ref(pr->s);
+    shape_unref(c->pool, old);
+    shape_learn_models(pr->s, pr->w);
     mp_workflow_unref(c->last);
     c->last = mp_workflow_ref(pr->w);
+    if (!pr->job || !pr->job->profile || pr->gap) return;
+    if (!pr->s->forecast) pr->s->forecast = mp_forecast_new();
+    mp_forecast_learn(pr->s->forecast, pr->job->profile, now);
 }
 
 void prompt_conclude(prompt *pr, mp_time now) {
@@ -92,6 +98,20 @@ static void let_go(prompt *pr, mp_fail_kind kind, const char *words, int tomb, m
     else prompt_gone(pr);
 }
 
+/* It only waited there and is gone without a trace: it goes to whoever is free now. */
+static void taken_back(prompt *pr, mp_time now) {
+    mp_pool *p = pr->client->pool;
+    mp_job *j = pr->job;
+    pr->job = NULL;
+    j->attempts--;
+    j->taken++;
+    p->stats.taken_back++;
+    if (j->profile) mp_profile_end_attempt(j->profile, "taken_back", NULL, now);
+    if (wanted(p, MP_EV_JOB_TAKEN_BACK)) event_data(event(p, MP_EV_JOB_TAKEN_BACK, j, pr->client, now), pr->id, strlen(pr->id));
+    job_requeue(p, j, 0, now);
+    prompt_gone(pr);
+}
+
 void give_up_all(mp_client *c, mp_fail_kind kind, const char *words, int keep, mp_time now) {
     for (prompt *pr = c->prompts, *next; pr; pr = next) {
         next = pr->next;
@@ -119,6 +139,7 @@ static void send_interrupt(prompt *pr, mp_time now) {
     mp_buf_puts(&path, "/interrupt");
     mp_request_interrupt(&body, server_id(pr));
     pr->interrupting = 1;
+    c->stopped_at = now;
     pr->kills++;
     pr->due = now + c->pool->o.request_timeout;
     act(c->pool, c, DO_INTERRUPT, pr->id, "POST", &path, &body, c->pool->o.request_timeout);
@@ -162,6 +183,19 @@ static void bury(prompt *pr, mp_place where, mp_time now) {
 
 /* ---- the survey ---------------------------------------------------------------------------------------------- */
 
+mp_time client_poll(const mp_client *c) { return c->polling && c->pool->o.poll > MP_MS(1000) ? MP_MS(1000) : c->pool->o.poll; }
+
+/* Whether the server said that this node's answer is an earlier one. */
+int prompt_cached(const prompt *pr, mp_str node) {
+    mp_str id;
+    char scratch[256];
+    if (!pr->cached) return 0;
+    mp_scan s = mp_scan_of(mp_str_of(pr->cached));
+    for (int first = 1; mp_msg_next_cached(&s, first, &id, scratch, sizeof scratch); first = 0)
+        if (mp_str_eq(id, node)) return 1;
+    return 0;
+}
+
 void survey_want(mp_client *c, mp_time now) {
     mp_buf path = { 0 };
     c->survey_wanted = 1;
@@ -182,8 +216,16 @@ static void one_surveyed(prompt *pr, const mp_json *doc, mp_time now) {
         pr->real = mp_strdup(real);
         c->own_ids = -1;
     }
+    if (pr->taking && where != MP_PLACE_ABSENT && MP_MUTANT != 15) {     /* it runs, or was not deleted: it stays */
+        pr->taking = pr->deleted = 0;
+        pr->due = MP_NEVER;
+    }
+#if MP_MUTANT == 15
+    if (pr->taking && pr->job) { taken_back(pr, now); return; }
+#endif
     if (where == MP_PLACE_RUNNING && pr->at != AT_RUNNING) {
         pr->at = AT_RUNNING;
+        if (pr->began == MP_NEVER) pr->began = now;
         pr->gap = 1;                                 /* it began and nobody told us */
         if (pr->job) job_running(c->pool, pr->job, now);
     } else if (where == MP_PLACE_PENDING && pr->at == AT_UNKNOWN) pr->at = AT_WAITING;
@@ -209,6 +251,8 @@ void surveyed(mp_client *c, uint64_t action, const mp_result *r, mp_time now) {
         if (c->state == MP_CLIENT_ONLINE) link_reset(c, words, now);
     } else {
         if (c->state == MP_CLIENT_ONLINE) { c->failures = 0; c->down_since = 0; }
+        if (mp_reply_running(doc)) c->start_from = now;
+        else c->start_looks++;
         for (prompt *pr = c->prompts, *next; pr; pr = next) {
             next = pr->next;
             one_surveyed(pr, doc, now);
@@ -233,6 +277,13 @@ void prompt_ask_history(prompt *pr, mp_time now) {
     (void)now;
 }
 
+/* Whose doing was it? An interrupt that we sent for a prompt of ours that was over may hit the one after it. */
+void prompt_interrupted(prompt *pr, mp_time now) {
+    mp_client *c = pr->client;
+    if (c->stopped_at && now - c->stopped_at < STRAY_INTERRUPT && MP_MUTANT != 19) mp_failure_set(&pr->failure, MP_FAIL_LOST, "%s: hit by an interrupt meant for the prompt before it", c->name);
+    else mp_failure_set(&pr->failure, MP_FAIL_INTERRUPTED, "interrupted on the server, not by us");
+}
+
 static void outputs_from(prompt *pr, const mp_json *outputs) {
     for (const mp_json *o = mp_json_first(outputs); o; o = mp_json_next(o)) {
         int known_one = 0;
@@ -242,14 +293,19 @@ static void outputs_from(prompt *pr, const mp_json *outputs) {
         if (known_one) continue;
         mp_json_write(&b, o);
         pr->outputs = mp_realloc(pr->outputs, (pr->n_outputs + 1) * sizeof *pr->outputs);
-        pr->outputs[pr->n_outputs++] = (output){ mp_strdup(mp_json_name(o)), mp_buf_take(&b, NULL) };
+        pr->outputs[pr->n_outputs++] = (output){ mp_strdup(mp_json_name(o)), mp_buf_take(&b, NULL), prompt_cached(pr, mp_str_of(mp_json_name(o))) };
     }
 }
 
 static void found_in_history(prompt *pr, const mp_history *h, mp_time now) {
     mp_client *c = pr->client;
-    int deaf = !pr->gap && !pr->verdict && c->state == MP_CLIENT_ONLINE;
+    int deaf = !pr->gap && !pr->verdict && c->has_socket && c->state == MP_CLIENT_ONLINE;
     if (pr->job && pr->job->profile) mp_profile_history(pr->job->profile, h, now);
+    if (h->cached && !pr->cached) {
+        mp_buf b = { 0 };
+        mp_json_write(&b, h->cached);
+        pr->cached = mp_buf_take(&b, NULL);
+    }
     outputs_from(pr, h->outputs);
     if (!pr->verdict) {
         pr->verdict = h->end;
@@ -258,7 +314,7 @@ static void found_in_history(prompt *pr, const mp_history *h, mp_time now) {
             mp_json_write(&b, h->error);
             mp_failure_of_error(mp_buf_view(&b), &pr->failure);
             mp_buf_free(&b);
-        } else if (h->end == MP_END_INTERRUPTED) mp_failure_set(&pr->failure, MP_FAIL_INTERRUPTED, "interrupted on the server, not by us");
+        } else if (h->end == MP_END_INTERRUPTED) prompt_interrupted(pr, now);
     }
     if (pr->job) job_running(c->pool, pr->job, now);
     prompt_conclude(pr, now);
@@ -271,6 +327,7 @@ static void not_in_history(prompt *pr, mp_time now) {
     if (pr->verdict && ++pr->history_tries < 5) pr->due = now + MP_MS(1000);
     else if (pr->verdict) prompt_conclude(pr, now);  /* its messages said how it ended; only the entry is gone */
     else if (pr->at == AT_UNKNOWN && now - pr->settled < settle) pr->due = now + MP_MS(1000);
+    else if (pr->taking) taken_back(pr, now);
     else let_go(pr, MP_FAIL_LOST, "the server knows nothing of the prompt any more (restarted, or deleted by somebody)", pr->at == AT_UNKNOWN, now);
 }
 
@@ -312,28 +369,66 @@ static prompt *silent_one(mp_client *c) {
 static mp_time silence_due(mp_client *c) {
     prompt *pr = silent_one(c);
     if (!pr) return MP_NEVER;
-    known *k = client_known(c, pr->hash, 0);
+    known *k = client_known(c, pr->s, 0);
     const mp_pool_opts *o = &c->pool->o;
-    mp_time bound = pr->job->node_silence ? pr->job->node_silence : k && k->runs ? o->node_silence : o->node_silence ? (o->cold_silence > o->node_silence ? o->cold_silence : o->node_silence) : 0;
+    mp_time cold = o->cold_silence > o->node_silence ? o->cold_silence : o->node_silence;
+    mp_time bound = pr->job->node_silence ? pr->job->node_silence : k && k->runs ? o->node_silence : o->node_silence ? cold : 0;
 #if MP_MUTANT == 9
     bound = 0;
 #endif
     return bound && bound != MP_NEVER ? c->moved + bound : MP_NEVER;
 }
 
-static void silenced(mp_client *c, mp_time now) {
-    prompt *pr = silent_one(c);
-    mp_time rest = MP_MS(60000);                     /* out of work for a minute, then twice as long each time */
-    for (int i = 0; i < c->strikes && rest < MP_MS(900000); i++) rest *= 2;
+/* The prompt that should begin, and by when: nothing of ours runs there, and as far as we know nothing of others. */
+static prompt *next_to_begin(mp_client *c, mp_time *due) {
+    prompt *first = NULL;
+    for (prompt *pr = c->prompts; pr; pr = pr->next) {
+        if (pr->at == AT_RUNNING) return NULL;
+        if (pr->at == AT_WAITING && pr->job && !first) first = pr;
+    }
+    if (!first) return NULL;
+    const struct wishes *x = first->job->wishes;
+    mp_time bound = x && x->execution_start ? x->execution_start : c->pool->o.execution_start;
+    mp_time from = first->settled > c->moved ? first->settled : c->moved;
+    if (c->start_from > from) from = c->start_from;
+    if (!bound || bound == MP_NEVER) return NULL;
+    *due = from + bound;
+    return first;
+}
+
+/* Out of work for a minute, then twice as long each time; what it holds goes elsewhere. */
+static void rest(mp_client *c, prompt *guilty, const char *why, const char *words, mp_time now) {
+    mp_time t = MP_MS(60000);
+    for (int i = 0; i < c->strikes && t < MP_MS(900000); i++) t *= 2;
     c->wedged = 1;
     c->strikes++;
-    c->wedged_until = now + rest;
+    c->wedged_until = now + t;
     c->moved = now;
-    client_problem(c, "nothing was heard of its work for too long");
-    mp_logf(&c->pool->log, MP_LOG_WARN, "client %s: nothing was heard of its work for too long; its prompts go elsewhere", c->name);
-    let_go(pr, MP_FAIL_TIMEOUT, "nothing was heard of the prompt for too long (node_silence_ms)", 1, now);
+    client_touch(c);
+    client_problem(c, why);
+    mp_logf(&c->pool->log, MP_LOG_WARN, "client %s: %s; its prompts go elsewhere", c->name, why);
+    let_go(guilty, MP_FAIL_TIMEOUT, words, 1, now);
     give_up_all(c, MP_FAIL_LOST, "waited behind a prompt that hangs", 0, now);
     queue_presence(c->pool, now);
+}
+
+static void silenced(mp_client *c, mp_time now) {
+    rest(c, silent_one(c), "nothing was heard of its work for too long", "nothing was heard of the prompt for too long (node_silence_ms)", now);
+}
+
+/* Two looks at /queue must find nothing running before a server counts as wedged. */
+static void begin_tick(mp_client *c, mp_time now) {
+    mp_time due;
+    prompt *pr = next_to_begin(c, &due);
+    if (!pr || due > now) { c->start_looks = 0; c->start_asked = MP_NEVER; return; }
+    if (c->start_looks >= 2) {
+        c->start_looks = 0;
+        rest(c, pr, "it takes prompts and begins none", "taken, but not begun while nothing ran there (execution_start_ms)", now);
+    } else if (c->start_asked == MP_NEVER || c->start_asked <= now) {
+        if (c->start_asked == MP_NEVER) c->start_looks = 0;
+        c->start_asked = now + MP_MS(1000);
+        survey_want(c, now);
+    }
 }
 
 static void prompt_tick(prompt *pr, mp_time now) {
@@ -358,15 +453,66 @@ void recover_tick(mp_client *c, mp_time now) {
         if (pr->at != AT_POSTING) prompt_tick(pr, now);
     }
     if (c->poll_at <= now) {
-        c->poll_step = c->poll_step < 3 * c->pool->o.poll ? c->poll_step * 2 : c->poll_step;
+        c->poll_step = c->polling ? client_poll(c) : c->poll_step < 3 * c->pool->o.poll ? c->poll_step * 2 : c->poll_step;
         c->poll_at = now + c->poll_step;
         survey_want(c, now);
     }
+    begin_tick(c, now);
+    block_tick(c, now);
     if (silence_due(c) <= now) silenced(c, now);
     if (c->wedged && c->wedged_until <= now) {       /* a prompt that hangs there still is proof enough */
         if (c->prompts) c->wedged_until = now + MP_MS(60000);
         else client_unwedge(c, 0, now);
     }
+}
+
+/* ---- take-back -------------------------------------------------------------------------------------------------- */
+
+/* How long that shape takes on that client, guessed from others (and then slower, because models must be loaded). */
+static mp_time guess(const mp_client *c, shape *s) {
+    known *k = client_known((mp_client *)c, s, 0);
+    if (k && k->runs && k->typical) return k->typical;
+    mp_time mean = mp_forecast_total(s->forecast);
+    return mean + mean / 2;
+}
+
+/* When this prompt will have ended where it is, from now. 0: it runs, or nobody knows. */
+static mp_time ends_there(const prompt *pr, mp_time now) {
+    mp_time left = 0, t;
+    for (const prompt *q = pr->client->prompts; q; q = q->next) {
+        if (!(t = guess(q->client, q->s))) return 0;
+        if (q->at == AT_RUNNING && q->began != MP_NEVER) t = t > now - q->began ? t - (now - q->began) : 0;
+        left += t;
+        if (q == pr) break;
+    }
+    return left;
+}
+
+static int may_be_taken(const prompt *pr, const mp_client *idle) {
+    const mp_job *j = pr->job;
+    return j && pr->at == AT_WAITING && !pr->taking && !pr->verdict && pr->client != idle && pr->client->state == MP_CLIENT_ONLINE && !pr->client->polling &&
+           j->taken < idle->pool->o.take_backs && job_may_run(idle, j) && !job_wants_not(j, idle);
+}
+
+int take_back(mp_client *idle, mp_time now) {
+    mp_pool *p = idle->pool;
+    prompt *best = NULL;
+    mp_time most = MP_MS(100);                       /* less is not worth the requests */
+    if (!p->o.take_backs || p->closing || p->paused || idle->fetching > now) return 0;
+    for (mp_client *c = p->clients; c; c = c->next) {
+        if (c->load < 2) continue;
+        for (prompt *pr = c->prompts; pr; pr = pr->next) {
+            if (!may_be_taken(pr, idle)) continue;
+            mp_time there = ends_there(pr, now), here = guess(idle, pr->s);
+            if (there && here && there - here > most + here / 10) { best = pr; most = there - here; }
+        }
+    }
+    if (!best) return 0;
+    idle->fetching = now + MP_MS(2000);
+    best->taking = 1;
+    send_delete(best, now);
+    client_rearm(best->client, now);
+    return 1;
 }
 
 static mp_time sooner(mp_time a, mp_time b) { return a < b ? a : b; }
@@ -375,18 +521,22 @@ static mp_time sooner(mp_time a, mp_time b) { return a < b ? a : b; }
 void client_rearm(mp_client *c, mp_time now) {
     mp_pool *p = c->pool;
     mp_time t = MP_NEVER;
+    mp_time due;
     int busy = c->connecting || c->checking || c->closing;
+    if (c->removed || c->draining) client_settle(c, now);
     if (c->removed && !c->prompts && c->state == MP_CLIENT_ONLINE) {
         link_reset(c, "removed", now);
         return;
     }
     if (c->state == MP_CLIENT_OFFLINE && !busy && !c->removed && link_wanted(c)) t = c->retry_at;
-    if (c->state != MP_CLIENT_ONLINE && c->prompts && p->o.unreachable && c->down_since)
+    if (c->state != MP_CLIENT_ONLINE && c->prompts && p->o.unreachable && c->down_since && MP_MUTANT != 3)
         for (prompt *pr = c->prompts; pr; pr = pr->next)
             if (pr->job) t = sooner(t, c->down_since + p->o.unreachable);
     if (c->state == MP_CLIENT_ONLINE) {
         t = sooner(t, sooner(c->status_due, c->poll_at));
         t = sooner(t, silence_due(c));
+        t = sooner(t, sooner(c->block_at, c->connecting ? MP_NEVER : c->socket_at));
+        if (next_to_begin(c, &due)) t = sooner(t, c->start_asked != MP_NEVER && due <= now && c->start_looks < 2 ? c->start_asked : due);
         if (c->wedged) t = sooner(t, c->wedged_until);
         for (prompt *pr = c->prompts; pr; pr = pr->next) {
             if (pr->at == AT_POSTING) continue;

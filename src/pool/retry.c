@@ -4,10 +4,13 @@
  *                          model is missing there, else for this job only
  *   workflow_invalid       ended
  *   interrupted            ended, canceled: somebody at the server wanted it so
- *   the rest               up to max_attempts, with a delay that doubles (30 % jitter), away from this client
+ *   the rest               up to max_attempts, with a delay that doubles (30 % jitter), away from this client; the
+ *                          workflow rests there for a while (block.c), and after memory ran out it is asked to /free
  * The policy's on_failure may overrule, but never beyond MAX_LOSSES tries in all. */
 #include "pool/inside.h"
 #include <stdlib.h>
+
+#define BAD_IN_A_ROW 3
 
 static void avoid(mp_job *j, const mp_client *c) {
     struct tail *t = job_tail(j);
@@ -17,20 +20,30 @@ static void avoid(mp_job *j, const mp_client *c) {
     t->avoid[t->n_avoid++] = c->serial;
 }
 
-static void block(mp_pool *p, mp_client *c, const char *hash, const mp_failure *f, mp_time now) {
-    known *k = client_known(c, hash, 1);
-    free(k->reason);
-    k->reason = mp_strdup(f->message);
-    if (wanted(p, MP_EV_CLIENT_BLOCKED)) {
-        mp_event *e = event(p, MP_EV_CLIENT_BLOCKED, NULL, c, now);
-        event_data(e, f->message, strlen(f->message));
-    }
+static mp_time delay_of(mp_pool *p, const mp_job *j) {
+    mp_time d = j->wishes && j->wishes->retry_delay >= 0 ? j->wishes->retry_delay : p->o.retry_delay;
+    for (int i = 1; i < j->attempts && d < MP_MS(3600000); i++) d *= 2;
+    return d + (mp_time)((mp_rng_unit(&p->rng) * 0.6 - 0.3) * (double)d);
 }
 
-static mp_time delay_of(mp_pool *p, int attempts) {
-    mp_time d = p->o.retry_delay;
-    for (int i = 1; i < attempts && d < MP_MS(3600000); i++) d *= 2;
-    return d + (mp_time)((mp_rng_unit(&p->rng) * 0.6 - 0.3) * (double)d);
+/* Before the next try there the server is asked to give its memory back (protocol 5.6). */
+static void free_memory(mp_pool *p, mp_client *c) {
+    mp_buf path = { 0 }, body = { 0 };
+    if (c->freeing || c->state != MP_CLIENT_ONLINE || MP_MUTANT == 17) return;
+    mp_buf_puts(&path, "/free");
+    mp_buf_puts(&body, "{\"unload_models\":true,\"free_memory\":true}");
+    c->freeing = act(p, c, DO_FREE, NULL, "POST", &path, &body, p->o.request_timeout);
+    client_touch(c);
+}
+
+/* The job's own fault, or one that it shares with all others there? A client that fails whatever it gets does not
+ * use up the attempts of jobs that others may run. */
+static int clients_fault(mp_pool *p, mp_job *j, mp_client *c, const mp_failure *f) {
+    if (f->kind != MP_FAIL_NODE && f->kind != MP_FAIL_MEMORY && f->kind != MP_FAIL_SERVER) return 0;
+    if (++c->bad <= BAD_IN_A_ROW) return 0;
+    for (const mp_client *o = p->clients; o; o = o->next)
+        if (o != c && client_open(o) && job_may_run(o, j) && !job_wants_not(j, o) && o->bad <= BAD_IN_A_ROW) return 1;
+    return 0;
 }
 
 /* What to do by class alone: 1 again, 0 end. *delay is set when again. */
@@ -42,15 +55,19 @@ static int again(mp_pool *p, mp_job *j, const mp_failure *f, mp_time *delay) {
         return ++j->losses <= MAX_LOSSES || f->kind == MP_FAIL_INCOMPATIBLE;
     case MP_FAIL_INVALID: case MP_FAIL_INTERRUPTED: case MP_FAIL_CANCELED: case MP_FAIL_POLICY: return 0;
     default:
-        *delay = delay_of(p, j->attempts);
+        *delay = delay_of(p, j);
         return j->attempts < j->max_attempts;
     }
 }
 
 void attempt_failed(mp_pool *p, mp_job *j, mp_client *c, mp_failure *f, mp_time now) {
     mp_time delay;
-    int opinion = MP_AGAIN_ANY, retry = again(p, j, f, &delay);
-    const char *hash = mp_workflow_hash(j->w);
+    int opinion = MP_AGAIN_ANY, retry = again(p, j, f, &delay), fails_all = clients_fault(p, j, c, f);
+    shape *s = shape_ref(j->prompt ? j->prompt->s : j->s);
+    if (fails_all) {
+        j->attempts--;
+        retry = ++j->losses <= MAX_LOSSES;
+    }
     if (p->policy && p->policy->on_failure && f->kind != MP_FAIL_CANCELED) {
         p->locked++;
         opinion = p->policy->on_failure(p->policy->ud, p, j, c, f, j->attempts);
@@ -59,11 +76,12 @@ void attempt_failed(mp_pool *p, mp_job *j, mp_client *c, mp_failure *f, mp_time 
     if (opinion == MP_AGAIN_NO) retry = 0;
     if (opinion == MP_AGAIN_YES && !retry) retry = ++j->losses <= MAX_LOSSES;
     if (j->profile) mp_profile_end_attempt(j->profile, mp_failure_name(f->kind), f->message, now);
-    if (f->kind == MP_FAIL_INCOMPATIBLE && f->by_shape) block(p, c, hash, f, now);
-    else if (f->kind == MP_FAIL_INCOMPATIBLE) {      /* a value of this job's own: its hash must not suffer for it */
+    if (f->kind == MP_FAIL_INCOMPATIBLE && !f->by_shape) {           /* a value of this job's own: its hash must not suffer for it */
         avoid(j, c);
-        retry = retry && has_fresh(p, j, hash);
+        retry = retry && has_fresh(p, j);
     } else if (delay || (f->kind == MP_FAIL_LOST && j->losses > 1)) avoid(j, c);       /* a server that forgets twice will again */
+    if (f->kind == MP_FAIL_MEMORY) free_memory(p, c);
+    if (f->kind == MP_FAIL_NODE || f->kind == MP_FAIL_MEMORY || f->kind == MP_FAIL_SERVER) block_failed(c, s, f, now);
     if (!retry) {
         job_end(p, j, f->kind == MP_FAIL_INTERRUPTED ? MP_JOB_CANCELED : MP_JOB_FAILED, f, now);
     } else {
@@ -76,5 +94,6 @@ void attempt_failed(mp_pool *p, mp_job *j, mp_client *c, mp_failure *f, mp_time 
         }
         job_requeue(p, j, delay, now);
     }
-    if (f->kind == MP_FAIL_INCOMPATIBLE && f->by_shape) queue_regroup(p, now);
+    if (f->kind == MP_FAIL_INCOMPATIBLE && f->by_shape) block_hard(c, s, f, now);
+    shape_unref(p, s);
 }

@@ -33,6 +33,8 @@ const char mp_sim_catalogue[] = "{"
     D("SaveImage", "\"images\":[\"IMAGE\"],\"filename_prefix\":[\"STRING\",{\"default\":\"ComfyUI\"}]", "", "true", "image") ","
     D("PreviewImage", "\"images\":[\"IMAGE\"]", "", "true", "image") "}";
 
+const char *mp_sim_builtin_catalogue(void) { return mp_sim_catalogue; }
+
 const mp_json *class_def(const mp_sim *s, const char *class_type) { return mp_json_get(s->catalogue, class_type); }
 
 /* With any_node a class nobody knows is an output when nothing in the prompt takes what it makes. */

@@ -208,7 +208,10 @@ void run_start(mp_sim *s, job *j, mp_time now) {
         for (size_t k = 0; k < j->n_outputs; k++) at->requested |= strcmp(j->outputs[k], at->id) == 0;
     }
     s->run = r;
-    s->interrupt = 0;                                /* an interrupt sent before this moment is lost (protocol 2.5) */
+    s->interrupt = s->late_interrupt == 2 && now - s->idle_since < MP_MS(1000);           /* an interrupt sent before this moment is lost (protocol 2.5) */
+    if (s->late_interrupt == 2) s->late_interrupt = 0;
+    const char *mark = mp_json_string(mp_json_get(j->extra, "moonpool"));
+    if (s->on_start && mark) s->on_start(s->on_start_ud, mark);
     s->record.prompts++;
     tail(&b, r);
     stamped(s, r, "execution_start", &b, now, 0);

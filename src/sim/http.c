@@ -202,7 +202,10 @@ static void post_interrupt(mp_sim *s, const mp_sim_request *r) {
     mp_json *body = r->body.n ? mp_json_parse(r->body.p, r->body.n, NULL) : NULL;
     if (body && mp_json_type(body) != MP_JSON_OBJECT && s->v->targeted_interrupt) { mp_json_free(body); trouble(s, r->tag); return; }
     const char *id = s->v->targeted_interrupt ? mp_json_string(mp_json_get(body, "prompt_id")) : NULL;
-    if (s->run && (!id || strcmp(id, s->run->j->id) == 0)) s->interrupt = 1;
+    int hits = s->run && (!id || strcmp(id, s->run->j->id) == 0);
+    if (hits && s->lost_interrupts > 0) s->lost_interrupts--;
+    else if (hits && s->late_interrupt == 1) s->late_interrupt = 2;      /* the flag is set when the next one runs, if that is soon */
+    else if (hits) s->interrupt = 1;
     mp_json_free(body);
     empty(s, r->tag, 200);
 }
@@ -322,6 +325,7 @@ static void features(mp_sim *s, uint64_t tag) {
 static void free_memory(mp_sim *s, const mp_sim_request *r) {
     mp_json *body = mp_json_parse(r->body.p, r->body.n, NULL);
     if (!body) { trouble(s, r->tag); return; }
+    s->record.frees++;
     int nodes = mp_json_true(mp_json_get(body, "free_memory"));
     while (s->models && (nodes || mp_json_true(mp_json_get(body, "unload_models")))) {
         model *m = s->models;
@@ -338,8 +342,8 @@ static void free_memory(mp_sim *s, const mp_sim_request *r) {
 /* What the sim did, for benches and specs; a real server has no such route. */
 static void record(mp_sim *s, uint64_t tag) {
     mp_buf b = { 0 };
-    mp_buf_printf(&b, "{\"prompts\": %zu, \"executed\": %zu, \"cached\": %zu, \"failed\": %zu, \"interrupted\": %zu, \"gaps_ms\": [", s->record.prompts, s->record.executed, s->record.cached,
-                  s->record.failed, s->record.interrupted);
+    mp_buf_printf(&b, "{\"prompts\": %zu, \"executed\": %zu, \"cached\": %zu, \"failed\": %zu, \"interrupted\": %zu, \"frees\": %zu, \"gaps_ms\": [", s->record.prompts, s->record.executed, s->record.cached,
+                  s->record.failed, s->record.interrupted, s->record.frees);
     for (size_t i = 0; i < s->record.gaps; i++) mp_buf_printf(&b, "%s%.3f", i ? ", " : "", (double)s->gaps[i] / 1000);
     mp_buf_puts(&b, "]}");
     json(s, tag, 200, &b);

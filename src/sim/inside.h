@@ -67,7 +67,9 @@ struct mp_sim {
     size_t n_queue, cap_queue;
     run *run;
     mp_time at, stalled;                             /* at: the worker's next moment */
-    int interrupt, wedged, free_nodes;
+    int interrupt, wedged, free_nodes, lost_interrupts, late_interrupt;
+    void (*on_start)(void *, const char *);
+    void *on_start_ud;
     conn *conns;
     cached *cache;
     file *files;

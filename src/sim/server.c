@@ -301,6 +301,15 @@ void mp_sim_restart(mp_sim *s, mp_time now) {
 
 void mp_sim_wedge(mp_sim *s) { s->wedged = 1; }
 
+void mp_sim_deafen(mp_sim *s, int n) { s->lost_interrupts = n; }
+void mp_sim_late(mp_sim *s) { s->late_interrupt = 1; }
+void mp_sim_clock(mp_sim *s, mp_time step) { s->o.epoch += step; }
+
+void mp_sim_watch(mp_sim *s, void (*fn)(void *, const char *), void *ud) {
+    s->on_start = fn;
+    s->on_start_ud = ud;
+}
+
 void mp_sim_marks(const mp_sim *s, void (*fn)(void *, const char *), void *ud) {
     for (size_t i = 0; i <= s->n_queue; i++) {
         const job *j = i < s->n_queue ? s->queue[i] : s->run ? s->run->j : NULL;

@@ -26,6 +26,7 @@ typedef struct mp_sim_opts {
     mp_time epoch;                                   /* add to an instant for microseconds since the Unix epoch */
 } mp_sim_opts;
 
+const char *mp_sim_builtin_catalogue(void);          /* JSON text, as GET /object_info gives it */
 mp_sim *mp_sim_new(const mp_sim_opts *o, uint64_t seed, mp_time now, mp_err *e);
 void mp_sim_free(mp_sim *s);
 
@@ -59,12 +60,17 @@ void mp_sim_drop(mp_sim *s, mp_time now);            /* all sockets are cut; wor
 void mp_sim_restart(mp_sim *s, mp_time now);         /* queue, history, cache, counters, sockets gone; files stay */
 void mp_sim_stall(mp_sim *s, mp_time until);         /* answers nothing and does nothing till then; nothing is lost */
 void mp_sim_wedge(mp_sim *s);                        /* the worker dies: prompts are accepted, none runs, till a restart */
+void mp_sim_deafen(mp_sim *s, int interrupts);       /* so many interrupts are lost */
+void mp_sim_late(mp_sim *s);                         /* the next interrupt hits whatever runs after its prompt */
+void mp_sim_clock(mp_sim *s, mp_time step);          /* its wall clock is set */
+/* Calls fn with extra_data.moonpool of every prompt that begins here. */
+void mp_sim_watch(mp_sim *s, void (*fn)(void *ud, const char *mark), void *ud);
 /* Calls fn with extra_data.moonpool of every prompt that waits or runs here. */
 void mp_sim_marks(const mp_sim *s, void (*fn)(void *ud, const char *mark), void *ud);
 /* The next `times` runs of `class_type` (NULL: any node) raise; type NULL: RuntimeError. */
 void mp_sim_fail(mp_sim *s, const char *class_type, int times, const char *type, const char *message);
 
-typedef struct mp_sim_record { size_t requests, prompts, executed, cached, failed, interrupted, gaps; const mp_time *gap; } mp_sim_record;
+typedef struct mp_sim_record { size_t requests, prompts, executed, cached, failed, interrupted, frees, gaps; const mp_time *gap; } mp_sim_record;
 void mp_sim_get_record(const mp_sim *s, mp_sim_record *r);   /* gap: worker idle between two prompts, oldest first */
 size_t mp_sim_waiting(const mp_sim *s);              /* pending and running */
 #endif

@@ -191,6 +191,23 @@ static void do_close(mp_wire *w, mp_action *a) {
     report(w, a->id, 0, 0, NULL, 0, NULL);           /* it has ended by itself */
 }
 
+static void remote_free(remote *r) {
+    for (size_t i = 0; r->headers && r->headers[i]; i++) free(r->headers[i]);
+    free(r->headers);
+    free((char *)r->o.userpwd);
+    free((char *)r->o.ca_file);
+    free(r);
+}
+
+static void do_forget(mp_wire *w, mp_action *a) {
+    remote *r = remote_of(w, a->client);
+    if (r) {
+        HASH_DEL(w->remotes, r);
+        remote_free(r);
+    }
+    report(w, a->id, 0, 0, NULL, 0, NULL);
+}
+
 /* ---- the pump ------------------------------------------------------------------------------------------------ */
 
 /* Events may make new actions and the other way round; a pump inside a pump only asks for another round. */
@@ -204,6 +221,7 @@ void mp_wire_pump(mp_wire *w) {
         while (mp_pool_take_action(w->pool, &a)) {
             if (a.kind == MP_ACT_HTTP) do_http(w, &a);
             else if (a.kind == MP_ACT_CONNECT) do_connect(w, &a);
+            else if (a.kind == MP_ACT_FORGET) do_forget(w, &a);
             else do_close(w, &a);
             free(a.path);
             free(a.body);
@@ -232,14 +250,6 @@ mp_wire *mp_wire_new(mp_loop *l, mp_pool *p, void (*on_event)(void *, const mp_e
     w->ud = ud;
     w->timer = mp_timer_new(l, on_timer, w);
     return w;
-}
-
-static void remote_free(remote *r) {
-    for (size_t i = 0; r->headers && r->headers[i]; i++) free(r->headers[i]);
-    free(r->headers);
-    free((char *)r->o.userpwd);
-    free((char *)r->o.ca_file);
-    free(r);
 }
 
 void mp_wire_client_opts(mp_wire *w, mp_client *c, const mp_wire_client *o) {

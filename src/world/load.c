@@ -1,36 +1,8 @@
-/* world/load.c -- floor 6, world: from a seed, a cluster, a load, a plan of faults, and what must hold.
- * Every fault ends, so every job must end: exactly once, within its bounds, where it may run, in its order. */
-#include "world/load.h"
-#include <stdarg.h>
+/* world/load.c -- floor 6, world: what happens in a trial: a cluster, a load with every option, a plan of faults, all
+ * from one seed. Every fault ends, so every job must end. */
+#include "world/trial.h"
 #include <stdio.h>
 #include <stdlib.h>
-
-#define MAX_JOBS 80
-#define CLASSES 3
-
-typedef struct { mp_job *j; uint64_t id; int ends, attempts_seen, disturbed, doomed; double priority; int kind; mp_time queued; } tracked;
-
-typedef struct trial {
-    mp_trial *t;
-    mp_world *w;
-    mp_workflow *wf[CLASSES];
-    tracked jobs[MAX_JOBS];
-    size_t n, unfinished;
-    mp_time idle_since[12], stray_since[12];
-    int affinity[12][CLASSES];
-    int faulty, strays, claimed[CLASSES];
-    size_t doomed;
-    mp_client *looking;
-} trial;
-
-static void broke(trial *x, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void broke(trial *x, const char *fmt, ...) {
-    if (x->t->broken[0]) return;
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(x->t->broken, sizeof x->t->broken, fmt, ap);
-    va_end(ap);
-}
 
 #define PLAIN "{\"1\":{\"class_type\":\"EmptyImage\",\"inputs\":{\"width\":64,\"height\":64,\"batch_size\":1,\"color\":0}}," \
     "\"2\":{\"class_type\":\"SaveImage\",\"inputs\":{\"images\":[\"1\",0],\"filename_prefix\":\"a\"}}}"
@@ -45,138 +17,145 @@ static void broke(trial *x, const char *fmt, ...) {
     "\"2\":{\"class_type\":\"ImageInvert\",\"inputs\":{\"image\":[\"1\",0]}}," \
     "\"3\":{\"class_type\":\"SaveImage\",\"inputs\":{\"images\":[\"2\",0],\"filename_prefix\":\"c\"}}," \
     "\"4\":{\"class_type\":\"PreviewImage\",\"inputs\":{\"images\":[\"1\",0]}}}"
-static const char *const shapes[CLASSES] = { PLAIN, TEXT_TO_IMAGE, TWO_OUTPUTS };
+#define UPSCALE "{\"1\":{\"class_type\":\"EmptyImage\",\"inputs\":{\"width\":64,\"height\":64,\"batch_size\":1,\"color\":3}}," \
+    "\"2\":{\"class_type\":\"UpscaleModelLoader\",\"inputs\":{\"model_name\":\"esrgan/4x.pth\"}}," \
+    "\"3\":{\"class_type\":\"ImageUpscaleWithModel\",\"inputs\":{\"upscale_model\":[\"2\",0],\"image\":[\"1\",0]}}," \
+    "\"4\":{\"class_type\":\"SaveImage\",\"inputs\":{\"images\":[\"3\",0],\"filename_prefix\":\"d\"}}}"
+static const char *const shapes[CLASSES] = { PLAIN, TEXT_TO_IMAGE, TWO_OUTPUTS, UPSCALE };
+enum { COLOR_NODE = 1, SAMPLED = 1, WITH_MODEL = 3 };
 
-static tracked *find(trial *x, uint64_t id) {
-    for (size_t i = 0; i < x->n; i++)
-        if (x->jobs[i].id == id) return &x->jobs[i];
-    return NULL;
-}
+static uint64_t die(trial *x, uint64_t n) { return mp_rng_below(&x->r, n); }
+static uint64_t dice(mp_world *w, uint64_t n) { return mp_rng_below(mp_world_rng(w), n); }
 
-/* ---- what must hold ------------------------------------------------------------------------------------------------ */
+/* ---- scripts -------------------------------------------------------------------------------------------------- */
 
-static void end_of(trial *x, tracked *k, mp_event_kind how) {
-    mp_job *j = mp_pool_job(mp_world_pool(x->w), k->id);
-    if (++k->ends > 1) broke(x, "job %llx ended %d times", (unsigned long long)k->id, k->ends);
-    if (mp_world_now(x->w) - k->queued > MP_MS(900000)) broke(x, "job %llx took %lld s to end", (unsigned long long)k->id, (long long)(mp_world_now(x->w) - k->queued) / 1000000);
-    x->unfinished--;
-    if (how == MP_EV_JOB_COMPLETED) x->t->completed++;
-    else if (how == MP_EV_JOB_FAILED) x->t->failed++;
-    else x->t->canceled++;
-    if (!j) { broke(x, "job %llx is gone at its end", (unsigned long long)k->id); return; }
-    if (how == MP_EV_JOB_COMPLETED && !mp_job_outputs(j)) broke(x, "job %llx completed without outputs", (unsigned long long)k->id);
-    if (how != MP_EV_JOB_COMPLETED && !mp_job_failure(j)) broke(x, "job %llx ended without a reason", (unsigned long long)k->id);
-    if (k->doomed && how == MP_EV_JOB_COMPLETED) broke(x, "job %llx completed with a value that no server takes", (unsigned long long)k->id);
-    if (k->doomed && how == MP_EV_JOB_FAILED) x->doomed++;
-    if (how == MP_EV_JOB_FAILED && mp_job_failure(j)->kind == MP_FAIL_NONE) broke(x, "job %llx failed of nothing", (unsigned long long)k->id);
-    mp_profile *p = mp_job_profile(j);
-    mp_buf b = { 0 };
-    mp_profile_json(&b, p, 0);
-    mp_json *d = mp_json_parse(b.p, b.n, NULL);
-    double sum = 0;
-#define N(name) mp_json_number(mp_json_get(d, name), 0)
-    for (const mp_json *n = mp_json_first(mp_json_get(d, "nodes")); n; n = mp_json_next(n)) sum += mp_json_number(mp_json_get(n, "duration"), 0);
-    double off = N("totalDuration") - N("queueTime") - N("executionTime"), parts = N("queueTime") - N("poolQueueTime") - N("uploadTime") - N("serverQueueTime") - N("retryTime");
-    double nodes = sum - N("executionTime") + N("gapTime") - N("overlapTime");
-    if (off * off > 1e-6 || parts * parts > 1e-6 || nodes * nodes > 1e-6 || N("gapTime") < 0 || N("poolQueueTime") < 0 || N("serverQueueTime") < 0 || N("retryTime") < 0 || N("executionTime") < 0)
-        broke(x, "the profile of job %llx does not add up (%g %g %g)", (unsigned long long)k->id, off, parts, nodes);
-    mp_json_free(d);
-    mp_buf_free(&b);
-}
-
-/* A job was sent: was it its turn, and may it run there? */
-static void sent(trial *x, tracked *k) {
-    mp_job *j = mp_pool_job(mp_world_pool(x->w), k->id);
-    const char *url = mp_job_client_url(j);
-    size_t sim = (size_t)atoi(url + strlen("http://sim"));
-    if (x->claimed[k->kind] && !x->affinity[sim][k->kind]) broke(x, "job %llx was sent to sim%zu, which its hash is not for", (unsigned long long)k->id, sim);
-    if (mp_job_attempts(j) != 1 || k->disturbed) return;
-    for (size_t i = 0; i < x->n; i++) {
-        tracked *o = &x->jobs[i];
-        mp_job *other = o->ends ? NULL : mp_pool_job(mp_world_pool(x->w), o->id);
-        if (!other || o == k || o->kind != k->kind || o->disturbed || mp_job_status(other) != MP_JOB_PENDING || mp_job_attempts(other)) continue;
-        if (o->priority > k->priority || (o->priority == k->priority && o->queued < k->queued)) broke(x, "job %llx overtook job %llx", (unsigned long long)k->id, (unsigned long long)o->id);
+/* What a hook answers when its script is fine, has no opinion, says wait, raises, or answers nonsense. */
+static int wild_route(void *ud, mp_pool *p, mp_job *j, mp_client *const *c, size_t n, int stage) {
+    trial *x = ud;
+    (void)p, (void)j, (void)c, (void)stage;
+    switch (mp_rng_below(&x->wild, 8)) {
+    case 0: return MP_ROUTE_HOLD;
+    case 1: case 2: return MP_ROUTE_ANY;
+    case 3: return (int)n + 7;
+    default: return (int)mp_rng_below(&x->wild, n);
     }
 }
 
-static void on_event(void *ud, const mp_event *e) {
-    trial *x = ud;
-    tracked *k = e->job ? find(x, e->job) : NULL;
-    if (!k) return;
-    if (e->kind == MP_EV_JOB_RETRYING) { x->t->retries++; k->disturbed = 1; }
-    if (e->kind == MP_EV_JOB_COMPLETED || e->kind == MP_EV_JOB_FAILED || e->kind == MP_EV_JOB_CANCELED) end_of(x, k, e->kind);
+static int watch_mutate(void *ud, mp_pool *p, mp_job *j, mp_client *c, mp_workflow **w, mp_err *e) {
+    (void)p, (void)w, (void)e;
+    trial_sent(ud, j, c);
+    return 0;
 }
 
-static void stray(void *ud, const char *mark) {
+static int wild_failure(void *ud, mp_pool *p, mp_job *j, mp_client *c, const mp_failure *f, int attempts) {
     trial *x = ud;
-    if (!mp_client_holds(x->looking, mark)) x->strays++;
+    (void)p, (void)j, (void)c, (void)f, (void)attempts;
+    return mp_rng_below(&x->wild, 10) == 0 ? MP_AGAIN_YES : MP_AGAIN_ANY;
 }
 
-static void on_step(void *ud) {
-    trial *x = ud;
-    mp_pool *p = mp_world_pool(x->w);
-    mp_time now = mp_world_now(x->w);
-    int waiting[CLASSES] = { 0 };
-    for (size_t i = 0; i < x->n; i++) {
-        tracked *k = &x->jobs[i];
-        mp_job *j = k->ends ? NULL : mp_pool_job(p, k->id);
-        if (!j) continue;
-        if (mp_job_status(j) == MP_JOB_PENDING && !k->disturbed) waiting[k->kind] = 1;
-        if (mp_job_attempts(j) > k->attempts_seen && mp_job_status(j) == MP_JOB_ASSIGNED) sent(x, k);
-        k->attempts_seen = mp_job_attempts(j);
+/* ---- jobs ------------------------------------------------------------------------------------------------------ */
+
+static char sim_names[MAX_SIMS][16];
+
+static void wish(trial *x, mp_world *w, tracked *k, mp_job_opts *o, const char *list[2], double *value, mp_workflow **variant) {
+    size_t sims = mp_world_sims(w), at = dice(w, sims);
+    list[0] = sim_names[at];
+    switch (dice(w, 8)) {
+    case 0:
+        o->prefer = list;
+        k->preferred = (int)at;
+        break;
+    case 1:
+        if (sims < 2) break;
+        o->exclude = list;
+        k->excluded = (int)at;
+        x->faulty = 1;                               /* perhaps nobody is left who may run it */
+        break;
+    case 2:
+        o->overrides = list;
+        *value = 5;
+        o->override_values = value;
+        break;
+    case 3:
+        k->variant = (int)dice(w, CLASSES);
+        *variant = x->wf[k->variant];
+        o->variants = variant;
+        o->n_variants = 1;
+        break;
+    case 4:
+        o->delay = MP_MS(dice(w, 5000));
+        k->ready = mp_world_now(w) + o->delay;
+        break;
+    case 5:
+        o->total = MP_MS(20000 + dice(w, 60000));
+        x->faulty = 1;                               /* it may run out */
+        break;
+    case 6: o->max_attempts = 1; break;
+    default: o->execution_start = MP_MS(5000); break;
     }
-    for (size_t i = 0; i < mp_world_sims(x->w); i++) {
-        mp_client *c = mp_world_client(x->w, i);
-        x->looking = c;
-        x->strays = 0;
-        mp_sim_marks(mp_world_sim(x->w, i), stray, x);
-        if (!x->strays) x->stray_since[i] = 0;
-        else if (!x->stray_since[i]) x->stray_since[i] = now;
-        else if (now - x->stray_since[i] > MP_MS(500)) broke(x, "sim%zu holds a prompt of ours that the pool has forgotten", i);
-        int load = mp_client_load(c), could = 0;
-        if (load < 0 || load > mp_client_slots(c)) broke(x, "sim%zu holds %d prompts with %d slots", i, load, mp_client_slots(c));
-        for (int k = 0; k < CLASSES; k++) could |= waiting[k] && mp_client_may_run(p, c, mp_workflow_hash(x->wf[k]));
-        int idle = mp_client_get_state(c) == MP_CLIENT_ONLINE && !mp_client_problem(c) && load == 0 && could;
-        if (!idle) x->idle_since[i] = 0;
-        else if (!x->idle_since[i]) x->idle_since[i] = now;
-        else if (now - x->idle_since[i] > MP_MS(110)) broke(x, "sim%zu idles while work waits that it may run", i);
-    }
+    k->odd = 1;
 }
 
-/* ---- load and faults ------------------------------------------------------------------------------------------------- */
-
-static void submit(mp_world *w, void *ud, size_t arg) {
+static void submit(mp_world *w, void *ud, size_t kind) {
     trial *x = ud;
-    mp_rng *r = mp_world_rng(w);
     mp_job_opts o;
     tracked *k = &x->jobs[x->n];
+    const char *list[2] = { NULL, NULL };
+    double value;
+    mp_workflow *variant;
+    if (x->n == MAX_JOBS) return;
+    *k = (tracked){ .kind = (int)kind, .excluded = -1, .variant = -1, .preferred = -1 };
     mp_job_defaults(&o);
-    k->kind = (int)arg;
-    o.priority = k->priority = (double)mp_rng_below(r, 3);
-    mp_workflow *wf = mp_workflow_clone(x->wf[arg]);
+    o.priority = k->priority = x->flat ? 0 : (double)dice(w, 3);
+    mp_workflow *wf = mp_workflow_clone(x->wf[kind]);
     char text[24];
-    snprintf(text, sizeof text, "%llu", (unsigned long long)mp_rng_below(r, 1000));
-    mp_workflow_set(wf, mp_str_of(arg == 1 ? "3" : "1"), mp_str_of(arg == 1 ? "seed" : "color"), mp_str_of(text), NULL);
-    k->doomed = arg == 1 && mp_rng_below(r, 12) == 0;                    /* a value no server takes */
+    snprintf(text, sizeof text, "%llu", (unsigned long long)dice(w, 1000));
+    mp_workflow_set(wf, mp_str_of(kind == SAMPLED ? "3" : "1"), mp_str_of(kind == SAMPLED ? "seed" : "color"), mp_str_of(text), NULL);
+    k->doomed = kind == SAMPLED && dice(w, 12) == 0;                     /* a value no server takes */
     if (k->doomed) mp_workflow_set(wf, mp_str_of("3"), mp_str_of("steps"), mp_str_of("0"), NULL);
+    if (dice(w, 4) == 0 && !k->doomed) wish(x, w, k, &o, list, &value, &variant);
+    k->queued = mp_world_now(w);
+    k->bound = MP_MS(3000000);
     mp_job *j = mp_pool_submit(mp_world_pool(w), wf, &o, mp_world_now(w), NULL);
     mp_workflow_unref(wf);
     if (!j) return;
     k->j = j;
     k->id = mp_job_id(j);
-    k->queued = mp_world_now(w);
+    k->sends = mp_job_attempts(j);
     mp_job_pin(j);
     x->n++;
     x->unfinished++;
-    if (mp_job_status(j) == MP_JOB_ASSIGNED) { k->attempts_seen = 1; sent(x, k); }
 }
 
 static void cancel(mp_world *w, void *ud, size_t arg) {
     trial *x = ud;
     if (arg >= x->n || x->jobs[arg].ends) return;
-    mp_job *j = mp_pool_job(mp_world_pool(w), x->jobs[arg].id);
-    x->jobs[arg].disturbed = 1;
-    if (j) mp_pool_cancel(mp_world_pool(w), j, mp_world_now(w));
+    x->jobs[arg].disturbed = x->jobs[arg].stopped = 1;
+    mp_pool_cancel(mp_world_pool(w), x->jobs[arg].j, mp_world_now(w));
+}
+
+static void reprioritize(mp_world *w, void *ud, size_t arg) {
+    trial *x = ud;
+    if (arg >= x->n || x->jobs[arg].ends || x->flat) return;
+    tracked *k = &x->jobs[arg];
+    double priority = (double)dice(w, 5);
+    if (mp_pool_set_priority(mp_world_pool(w), k->j, priority, mp_world_now(w)) == 0) k->priority = priority;
+}
+
+/* ---- clients ---------------------------------------------------------------------------------------------------- */
+
+static void unpause(mp_world *w, void *ud, size_t i) {
+    trial *x = ud;
+    if (i == MAX_SIMS) {
+        x->paused = 0;
+        mp_pool_pause(mp_world_pool(w), 0, mp_world_now(w));
+    } else if (mp_world_client(w, i)) mp_pool_pause_client(mp_world_pool(w), mp_world_client(w, i), 0, mp_world_now(w));
+}
+
+static void rejoin(mp_world *w, void *ud, size_t i) {
+    trial *x = ud;
+    if (mp_world_client(w, i)) mp_world_at(w, mp_world_now(w) + MP_MS(5000), rejoin, ud, i);
+    else mp_world_join(w, i, &x->client[i]);
 }
 
 static void restart(mp_world *w, void *ud, size_t i) {
@@ -184,100 +163,188 @@ static void restart(mp_world *w, void *ud, size_t i) {
     mp_world_down(w, i, mp_world_now(w));
 }
 
-static void fault(mp_world *w, void *ud, size_t arg) {
+/* ---- faults ----------------------------------------------------------------------------------------------------- */
+
+enum { F_CUT, F_DOWN, F_STALL, F_ERROR, F_DARK, F_OOM, F_LONG_DOWN, F_WEDGE, F_ORPHAN, F_MUTE, F_LOSE, F_SLOW, F_NO_SOCKET, F_FREEZE, F_CLOCK, F_DEAF, F_LATE,
+       F_CLEAR, F_FOREIGN, F_PAUSE, F_PAUSE_ALL, F_REMOVE, F_DRAIN, F_KINDS };
+
+static void fault(mp_world *w, void *ud, size_t kind) {
     trial *x = ud;
-    mp_rng *r = mp_world_rng(w);
-    size_t i = mp_rng_below(r, mp_world_sims(w));
-    mp_time now = mp_world_now(w), span = MP_MS(mp_rng_below(r, 20000));
-    switch (arg) {
-    case 0: mp_world_cut(w, i, mp_rng_below(r, 2) ? 0 : span); break;
-    case 1: mp_world_down(w, i, now + span); break;
-    case 2: mp_sim_stall(mp_world_sim(w, i), now + span); break;
-    case 3: mp_sim_fail(mp_world_sim(w, i), mp_rng_below(r, 2) ? NULL : "SaveImage", 1 + (int)mp_rng_below(r, 2), NULL, NULL); break;
-    case 4: mp_world_dark(w, i, now + span); break;
-    case 5: mp_sim_fail(mp_world_sim(w, i), "KSampler", 1, "torch.OutOfMemoryError", "Allocation on device"); break;
-    case 6: mp_world_down(w, i, now + MP_MS(1200000)); break;            /* far beyond every bound */
-    case 7:
-        mp_sim_wedge(mp_world_sim(w, i));
+    size_t i = dice(w, mp_world_sims(w));
+    mp_time now = mp_world_now(w), span = MP_MS(dice(w, 20000));
+    mp_sim *s = mp_world_sim(w, i);
+    mp_client *c = mp_world_client(w, i);
+    switch (kind) {
+    case F_CUT: mp_world_cut(w, i, dice(w, 2) ? 0 : span); break;
+    case F_DOWN: mp_world_down(w, i, now + span); break;
+    case F_STALL: mp_sim_stall(s, now + span); break;
+    case F_ERROR: mp_sim_fail(s, dice(w, 2) ? NULL : "SaveImage", 1 + (int)dice(w, 2), NULL, NULL); break;
+    case F_DARK: mp_world_dark(w, i, now + span); break;
+    case F_OOM:
+        mp_sim_fail(s, "KSampler", 1, "torch.OutOfMemoryError", "Allocation on device");
+        x->slack += 2 * (x->slack - MP_MS(10));      /* it is asked to /free before the next prompt */
+        break;
+    case F_LONG_DOWN: mp_world_down(w, i, now + MP_MS(1200000)); break;  /* far beyond every bound */
+    case F_WEDGE:
+        mp_sim_wedge(s);
         mp_world_at(w, now + MP_MS(1200000), restart, x, i);
+        break;
+    case F_MUTE: mp_world_mute(w, i, now + span); break;
+    case F_LOSE: mp_world_lose_replies(w, i, 1 + (int)dice(w, 3)); break;
+    case F_SLOW: mp_world_slow(w, i, now + span, MP_MS(dice(w, 6000))); break;
+    case F_NO_SOCKET:
+        mp_world_no_socket(w, i, now + 2 * span);
+        mp_world_cut(w, i, 0);
+        break;
+    case F_FREEZE:
+        mp_world_freeze(w, now + span);
+        x->frozen = now + span;
+        break;
+    case F_CLOCK: mp_sim_clock(s, MP_MS(dice(w, 7200000)) - MP_MS(3600000)); break;
+    case F_DEAF: mp_sim_deafen(s, 1 + (int)dice(w, 2)); break;
+    case F_LATE: mp_sim_late(s); break;
+    case F_CLEAR: mp_world_foreign(w, i, "POST", "/queue", "{\"clear\":true}"); break;
+    case F_FOREIGN: mp_world_foreign(w, i, "POST", "/prompt", "{\"client_id\":\"other\",\"prompt\":" TEXT_TO_IMAGE "}"); break;
+    case F_PAUSE:
+        if (c) mp_pool_pause_client(mp_world_pool(w), c, 1, now);
+        mp_world_at(w, now + span, unpause, x, i);
+        break;
+    case F_PAUSE_ALL:
+        x->paused = 1;
+        mp_pool_pause(mp_world_pool(w), 1, now);
+        mp_world_at(w, now + span, unpause, x, MAX_SIMS);
+        break;
+    case F_REMOVE: case F_DRAIN:
+        x->roams[i] = 1;
+        if (c) mp_pool_remove_client(mp_world_pool(w), c, kind == F_DRAIN, now);
+        mp_world_at(w, now + span, rejoin, x, i);
         break;
     default: mp_world_cut(w, i, MP_MS(2000)); break;
     }
     x->faulty = 1;
 }
 
-static void plan(trial *x, mp_rng *r) {
-    size_t jobs = 5 + mp_rng_below(r, MAX_JOBS - 5);
-    mp_time t = mp_world_now(x->w), spread = MP_MS(mp_rng_below(r, 20000));
+static void plan(trial *x) {
+    size_t jobs = die(x, 5) ? 5 + die(x, 55) : 60 + die(x, MAX_JOBS - 60);
+    mp_time t = mp_world_now(x->w), spread = MP_MS(die(x, 20000));
     for (size_t i = 0; i < jobs; i++) {
-        mp_world_at(x->w, t + (spread ? (mp_time)mp_rng_below(r, (uint64_t)spread) : 0), submit, x, mp_rng_below(r, CLASSES));
-        if (mp_rng_below(r, 10) == 0) mp_world_at(x->w, t + MP_MS(mp_rng_below(r, 30000)), cancel, x, mp_rng_below(r, MAX_JOBS));
+        mp_time at = t + (spread ? (mp_time)die(x, (uint64_t)spread) : 0);
+        size_t kind = die(x, CLASSES);
+        int stop = die(x, 10) == 0, again = die(x, 10) == 0;
+        mp_time when = t + MP_MS(die(x, 30000));
+        size_t whom = die(x, jobs);
+        if (x->t->limit && i >= x->t->limit) continue;
+        mp_world_at(x->w, at, submit, x, kind);
+        if (stop) mp_world_at(x->w, when, cancel, x, whom);
+        if (again) mp_world_at(x->w, when, reprioritize, x, whom);
     }
-    size_t faults = x->t->faults ? mp_rng_below(r, 12) : 0;
-    for (size_t i = 0; i < faults; i++) mp_world_at(x->w, t + MP_MS(mp_rng_below(r, 30000)), fault, x, mp_rng_below(r, 9));
+    size_t faults = x->t->faults ? die(x, die(x, 4) ? 12 : MP_TRIAL_FAULTS) : 0;
+    for (size_t i = 0; i < faults; i++) {
+        mp_time at = t + MP_MS(die(x, 30000));
+        size_t kind = die(x, F_KINDS);
+        if (!(x->t->skip >> i & 1)) mp_world_at(x->w, at, fault, x, kind);
+    }
     x->t->jobs = jobs;
+    x->t->planned = faults;
 }
 
-static mp_client_opts client_opts(trial *x, mp_rng *r, size_t i, const char **hashes) {
-    mp_client_opts c = { 0 };
-    size_t n = 0;
-    for (int k = 0; k < CLASSES; k++)
-        if (mp_rng_below(r, 6) == 0) {
-            x->affinity[i][k] = x->claimed[k] = 1;
-            hashes[n++] = mp_workflow_hash(x->wf[k]);
-        }
-    hashes[n] = NULL;
-    c.affinity = hashes;
-    c.slots = 1 + (int)mp_rng_below(r, 3);
-    return c;
+/* ---- the cluster --------------------------------------------------------------------------------------------------- */
+
+static char *replace(const char *text, const char *what, const char *by) {
+    const char *at = strstr(text, what);
+    return at ? mp_format("%.*s%s%s", (int)(at - text), text, by, at + strlen(what)) : mp_strdup(text);
 }
 
-static void build(trial *x, mp_rng *r) {
-    size_t sims = 1 + mp_rng_below(r, 6);
+/* Catalogues differ: one server lacks a model, another spells its path with backslashes. Sim 0 has everything. */
+static char *catalogue(trial *x, size_t i) {
+    char *full = replace(mp_sim_builtin_catalogue(), "\"4x-ultra.pth\"", die(x, 3) == 0 ? "\"esrgan\\\\4x.pth\"" : "\"esrgan/4x.pth\""), *text;
+    if (i == 0 || die(x, 5)) return full;
+    x->missing[i] = 1;
+    x->faulty = 1;                                   /* what is refused there runs elsewhere, which shows as retries */
+    text = replace(full, "\"sd15.safetensors\",", "");
+    free(full);
+    return text;
+}
+
+static void build(trial *x) {
+    size_t sims = 1 + die(x, die(x, 3) ? 5 : MAX_SIMS);
     for (size_t i = 0; i < sims; i++) {
-        const char *hashes[CLASSES + 1];
-        mp_client_opts c = client_opts(x, r, i, hashes);
-        mp_sim_opts s = { .version = mp_rng_below(r, 3) ? "0.18.1" : "2024-10", .speed = 0.5 + 4 * mp_rng_unit(r), .vram_gb = 8, .previews = mp_rng_below(r, 2) == 0, .overhead = MP_MS(mp_rng_below(r, 5)) };
-        mp_world_add_sim(x->w, &s, &c);
+        mp_client_opts *c = &x->client[i];
+        size_t n = 0;
+        for (int k = 0; k < CLASSES; k++)
+            if (die(x, 8) == 0) {
+                x->affinity[i][k] = 1;
+                x->claims[i][n++] = mp_workflow_hash(x->wf[k]);
+            }
+        snprintf(sim_names[i], sizeof sim_names[i], "sim%zu", i);
+        c->affinity = x->claims[i];
+        c->slots = 1 + (int)die(x, 3);
+        c->priority = (double)die(x, 3);
+        char *text = catalogue(x, i);
+        mp_sim_opts s = { .version = die(x, 3) ? "0.18.1" : "2024-10", .speed = 0.5 + 4 * mp_rng_unit(&x->r), .vram_gb = 6 + (double)die(x, 18), .previews = die(x, 2) == 0,
+                          .overhead = MP_MS(die(x, 5)), .catalogue = text };
+        mp_world_add_sim(x->w, &s, c);
+        mp_sim_watch(mp_world_sim(x->w, i), trial_begun, x);
+        free(text);
     }
 }
 
 int mp_trial_run(mp_trial *t) {
-    trial x = { .t = t };
+    trial *x = mp_alloc(sizeof *x);
     mp_world_opts o = { .seed = t->seed, .delay_min = MP_MS(1), .log = t->log, .log_ud = t->log_ud };
-    mp_rng r;
-    mp_rng_seed(&r, t->seed * 2654435761u + 17);
-    o.delay_max = MP_MS(1 + mp_rng_below(&r, 40));
+    x->t = t;
+    mp_rng_seed(&x->r, t->seed * 2654435761u + 17);
+    mp_rng_seed(&x->wild, t->seed + 99);
+    o.delay_max = MP_MS(1 + die(x, 40));
+    x->slack = 2 * o.delay_max + MP_MS(10);
     mp_pool_defaults(&o.pool);
     o.pool.node_silence = MP_MS(30000);
     o.pool.cold_silence = MP_MS(45000);
     o.pool.unreachable = MP_MS(25000);
-    o.pool.request_timeout = MP_MS(4000 + mp_rng_below(&r, 20000));
-    t->broken[0] = 0;
-    t->completed = t->failed = t->canceled = t->retries = 0;
-    x.w = mp_world_new(&o);
-    for (int k = 0; k < CLASSES; k++) x.wf[k] = mp_workflow_parse(shapes[k], strlen(shapes[k]), NULL);
-    mp_world_watch(x.w, on_event, on_step, &x);
-    mp_pool_want(mp_world_pool(x.w), 1u << MP_EV_JOB_RETRYING | 1u << MP_EV_JOB_OUTPUT);
-    build(&x, &r);
-    plan(&x, &r);
-    mp_time bound = mp_world_now(x.w) + MP_MS(3600000);
-    int quiet = mp_world_run(x.w, bound);
-    if (!quiet) broke(&x, "not quiet after an hour: %zu jobs unfinished", x.unfinished);
-    size_t ran = 0;
-    for (size_t i = 0; i < x.n; i++)
-        if (x.jobs[i].ends != 1) broke(&x, "job %llx ended %d times", (unsigned long long)x.jobs[i].id, x.jobs[i].ends);
-    for (size_t i = 0; i < mp_world_sims(x.w); i++) {
-        mp_sim_record rec;
-        mp_sim_get_record(mp_world_sim(x.w, i), &rec);
-        ran += rec.prompts;
-        if (mp_sim_waiting(mp_world_sim(x.w, i))) broke(&x, "sim%zu still holds prompts of ours", i);
-        if (quiet && mp_client_load(mp_world_client(x.w, i))) broke(&x, "a slot of sim%zu was never given back", i);
+    o.pool.request_timeout = MP_MS(4000 + die(x, 20000));
+    o.pool.affinity_fallback = die(x, 4) ? 0 : MP_MS(1000 + die(x, 20000));
+    o.pool.take_backs = (int)die(x, 3);
+    if (die(x, 6) == 0) o.pool.max_queued = 1 + die(x, 20);
+    x->flat = die(x, 4) == 0;
+    x->policy = (mp_policy){ .ud = x, .mutate = watch_mutate };
+    if (die(x, 4) == 0) {
+        x->policy.route = wild_route;
+        x->wild_routes = 1;
+        x->policy.on_failure = wild_failure;
     }
-    if (!x.faulty && t->failed != x.doomed) broke(&x, "%zu jobs failed though nothing went wrong", t->failed - x.doomed);
-    if (!x.faulty && ran > x.n) broke(&x, "%zu prompts ran for %zu jobs though nothing went wrong", ran, x.n);
-    mp_world_digest(x.w, t->digest);
-    for (int k = 0; k < CLASSES; k++) mp_workflow_unref(x.wf[k]);
-    mp_world_free(x.w);
+    o.policy = &x->policy;
+    t->broken[0] = 0;
+    t->completed = t->failed = t->canceled = t->retries = t->taken_back = 0;
+    x->w = mp_world_new(&o);
+    for (int k = 0; k < CLASSES; k++) x->wf[k] = mp_workflow_parse(shapes[k], strlen(shapes[k]), NULL);
+    mp_world_watch(x->w, trial_event, trial_step, x);
+    mp_pool_want(mp_world_pool(x->w), 1u << MP_EV_JOB_RETRYING | 1u << MP_EV_JOB_OUTPUT | 1u << MP_EV_JOB_TAKEN_BACK);
+    build(x);
+    x->helped = o.pool.affinity_fallback != 0;
+    plan(x);
+    trial_over(x, mp_world_run(x->w, mp_world_now(x->w) + MP_MS(7200000)));
+    mp_world_digest(x->w, t->digest);
+    for (int k = 0; k < CLASSES; k++) mp_workflow_unref(x->wf[k]);
+    mp_world_free(x->w);
+    x->w = NULL;
+    free(x);
     return t->broken[0] ? 1 : 0;
+}
+
+void mp_trial_shrink(mp_trial *t) {
+    mp_trial least = *t;
+    least.log = NULL;
+    for (size_t i = 0; i < least.planned && i < 64; i++) {
+        mp_trial try = least;
+        try.skip |= 1ull << i;
+        if (mp_trial_run(&try)) least = try;
+    }
+    size_t step = least.limit ? least.limit : least.jobs;
+    for (size_t jobs = step; (step /= 2) > 0;) {
+        mp_trial try = least;
+        try.limit = jobs - step;
+        if (try.limit && mp_trial_run(&try)) { least = try; jobs -= step; }
+    }
+    least.log = t->log;
+    *t = least;
 }

@@ -25,7 +25,9 @@ typedef struct pending { uint64_t id; size_t sim; uint32_t life; int http; struc
 typedef struct server {
     mp_sim *sim;
     mp_client *client;
-    mp_time up_at, dark, last_in, last_out;          /* up_at: refuses connections until then */
+    mp_time up_at, dark, last_out;                   /* up_at: refuses connections until then */
+    mp_time mute, slow, slow_by, no_socket;
+    int lose;                                        /* replies to be lost */
     uint32_t life;                                   /* goes up with every death: replies of an old life are lost */
     uint64_t socket;                                 /* the open one, 0: none */
 } server;
@@ -34,7 +36,7 @@ struct mp_world {
     mp_world_opts o;
     mp_pool *pool;
     mp_rng rng;
-    mp_time now;
+    mp_time now, frozen;
     mp_heap heap;
     uint64_t seq;
     server *s;
@@ -132,15 +134,19 @@ static mp_time delay(mp_world *w) {
     return w->o.delay_min + (d > 0 ? (mp_time)mp_rng_below(&w->rng, (uint64_t)d + 1) : 0);
 }
 
-size_t mp_world_add_sim(mp_world *w, const mp_sim_opts *o, const mp_client_opts *c) {
+mp_client *mp_world_join(mp_world *w, size_t i, const mp_client_opts *c) {
     char url[40];
+    if (w->s[i].client) return NULL;
+    snprintf(url, sizeof url, "http://sim%zu", i);
+    return w->s[i].client = mp_pool_add_client(w->pool, url, c, w->now, NULL);
+}
+
+size_t mp_world_add_sim(mp_world *w, const mp_sim_opts *o, const mp_client_opts *c) {
     w->s = mp_grow(w->s, w->n, &w->cap, sizeof *w->s);
-    server *s = &w->s[w->n];
+    server *s = &w->s[w->n++];
     memset(s, 0, sizeof *s);
     s->sim = mp_sim_new(o, mp_rng_u64(&w->rng), w->now, NULL);
-    snprintf(url, sizeof url, "http://sim%zu", w->n);
-    w->n++;
-    s->client = mp_pool_add_client(w->pool, url, c, w->now, NULL);
+    mp_world_join(w, w->n - 1, c);
     return w->n - 1;
 }
 
@@ -184,7 +190,10 @@ static void do_action(mp_world *w, mp_action *a) {
     *p = (pending){ a->id, i, w->s[i].life, a->kind == MP_ACT_HTTP, w->pending };
     w->pending = p;
     note(w, "act %llu kind %d sim%zu %s %s body %zu", (unsigned long long)a->id, a->kind, i, a->method ? a->method : "", a->path ? a->path : "", a->n_body);
-    if (a->kind == MP_ACT_CLOSE) {
+    if (a->kind == MP_ACT_FORGET) {
+        w->s[i].client = NULL;
+        report_later(w, i, a->id, 0, 0, NULL, 0, w->now);
+    } else if (a->kind == MP_ACT_CLOSE) {
         later(w, E_SHUT, i, a->conn, w->now + delay(w));
         report_later(w, i, a->id, 0, 0, NULL, 0, w->now + 2 * w->o.delay_max);
     } else {
@@ -209,13 +218,15 @@ static void drain_sim(mp_world *w, size_t i) {
         mp_time t = w->now + delay(w);
         int lost = w->now < s->dark;
         if (o.kind == MP_SIM_REPLY) {
-            if (lost) free(o.body);
+            if (w->now < s->slow) t += s->slow_by;
+            if (o.tag && s->lose > 0 && !lost) { s->lose--; lost = 1; }
+            if (lost || !o.tag) free(o.body);
             else report_later(w, i, o.tag, 0, o.status, o.body, o.n, t);
             continue;
         }
         if (t < s->last_out) t = s->last_out;        /* one socket: frames stay in order */
         s->last_out = t;
-        if (lost) { free(o.body); continue; }
+        if (lost || (w->now < s->mute && o.kind != MP_SIM_CLOSE)) { free(o.body); continue; }
         ev *e = later(w, o.kind == MP_SIM_CLOSE ? E_LOST : E_FRAME, i, o.tag, t);
         e->binary = o.kind == MP_SIM_BINARY;
         e->a = o.body;
@@ -267,6 +278,24 @@ void mp_world_dark(mp_world *w, size_t i, mp_time until) {
     w->s[i].dark = until;
 }
 
+void mp_world_mute(mp_world *w, size_t i, mp_time until) { note(w, "fault: mute sim%zu", i); w->s[i].mute = until; }
+void mp_world_lose_replies(mp_world *w, size_t i, int n) { note(w, "fault: sim%zu loses %d replies", i, n); w->s[i].lose = n; }
+void mp_world_no_socket(mp_world *w, size_t i, mp_time until) { note(w, "fault: no socket at sim%zu", i); w->s[i].no_socket = until; }
+void mp_world_freeze(mp_world *w, mp_time until) { note(w, "fault: frozen"); w->frozen = until; }
+
+void mp_world_slow(mp_world *w, size_t i, mp_time until, mp_time by) {
+    note(w, "fault: slow sim%zu", i);
+    w->s[i].slow = until;
+    w->s[i].slow_by = by;
+}
+
+void mp_world_foreign(mp_world *w, size_t i, const char *method, const char *path, const char *body) {
+    mp_sim_request r = { 0, mp_str_of(method), mp_str_of(path), mp_str_of("application/json"), mp_str_of(""), mp_str_of(""), mp_str_of(body) };
+    if (w->now < w->s[i].up_at) return;
+    note(w, "foreign: %s %s at sim%zu", method, path, i);
+    mp_sim_ask(w->s[i].sim, &r, w->now);
+}
+
 /* ---- events -------------------------------------------------------------------------------------------------------------- */
 
 static void on_ask(mp_world *w, ev *e, server *s) {
@@ -282,6 +311,7 @@ static void on_open(mp_world *w, ev *e, server *s) {
     const char *id = strstr(e->a, "clientId=");
     if (w->now < s->dark) return;
     if (w->now < s->up_at) { report_later(w, e->sim, e->id, MP_EREFUSED, 0, NULL, 0, w->now + delay(w)); return; }
+    if (w->now < s->no_socket) { report_later(w, e->sim, e->id, 0, 404, NULL, 0, w->now + delay(w)); return; }
     s->socket = e->id;
     mp_time t = w->now + delay(w);
     if (t < s->last_out) t = s->last_out;
@@ -296,6 +326,7 @@ static void on_open(mp_world *w, ev *e, server *s) {
 
 static void on(mp_world *w, ev *e) {
     server *s = w->n ? &w->s[e->sim] : NULL;
+    if ((e->kind == E_FRAME || e->kind == E_LOST) && !s->client) return;
     switch (e->kind) {
     case E_ASK: on_ask(w, e, s); break;
     case E_OPEN: on_open(w, e, s); break;
@@ -324,7 +355,7 @@ static mp_time next_moment(const mp_world *w) {
         mp_time x = mp_sim_next(w->s[i].sim);
         if (x < t) t = x;
     }
-    return t;
+    return t < w->frozen ? w->frozen : t;
 }
 
 int mp_world_run(mp_world *w, mp_time until) {

@@ -26,7 +26,7 @@ mp_rng *mp_world_rng(mp_world *w);
 /* A server at http://sim<i>, and a client for it in the pool. Index of the server. */
 size_t mp_world_add_sim(mp_world *w, const mp_sim_opts *o, const mp_client_opts *c);
 mp_sim *mp_world_sim(mp_world *w, size_t i);
-mp_client *mp_world_client(mp_world *w, size_t i);
+mp_client *mp_world_client(mp_world *w, size_t i);               /* NULL: removed */
 size_t mp_world_sims(const mp_world *w);
 
 /* Calls fn at time t (as part of the order of events). */
@@ -35,6 +35,16 @@ void mp_world_at(mp_world *w, mp_time t, void (*fn)(mp_world *w, void *ud, size_
 void mp_world_cut(mp_world *w, size_t i, mp_time linger);        /* socket lost for the pool now; the server notices after linger */
 void mp_world_down(mp_world *w, size_t i, mp_time until);        /* killed: connections refused; comes back empty */
 void mp_world_dark(mp_world *w, size_t i, mp_time until);        /* everything to and from it is lost */
+
+void mp_world_mute(mp_world *w, size_t i, mp_time until);        /* its messages stop, its replies and its work go on */
+void mp_world_lose_replies(mp_world *w, size_t i, int n);        /* the next n replies never come */
+void mp_world_slow(mp_world *w, size_t i, mp_time until, mp_time by);    /* its replies take so much longer */
+void mp_world_no_socket(mp_world *w, size_t i, mp_time until);   /* WebSockets are refused, HTTP works */
+void mp_world_freeze(mp_world *w, mp_time until);                /* the pool's process is stopped; all comes late */
+/* A request of somebody else's, straight to server i. */
+void mp_world_foreign(mp_world *w, size_t i, const char *method, const char *path, const char *body);
+/* Server i joins the pool (again) under the URL it always has. NULL: it is there. */
+mp_client *mp_world_join(mp_world *w, size_t i, const mp_client_opts *c);
 
 /* Called with every event of the pool, and after every step. */
 void mp_world_watch(mp_world *w, void (*on_event)(void *ud, const mp_event *e), void (*on_step)(void *ud), void *ud);

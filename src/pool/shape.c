@@ -1,0 +1,195 @@
+/* pool/shape.c -- floor 5, pool: structural hashes: who claims them, who may run them, what clients know of them. */
+#include "pool/inside.h"
+#include <stdlib.h>
+
+#define KNOWN_SHAPES 500                             /* remembered per client, besides claims and blocks */
+
+shape *shape_find(const mp_pool *p, const char *hash) {
+    shape *s;
+    HASH_FIND_STR(p->shapes, hash, s);
+    return s;
+}
+
+shape *shape_ref(shape *s) { s->refs++; return s; }
+
+shape *shape_of(mp_pool *p, const char *hash) {
+    shape *s = shape_find(p, hash);
+    if (s) return shape_ref(s);
+    s = mp_alloc(sizeof *s);
+    snprintf(s->hash, sizeof s->hash, "%s", hash);
+    s->refs = 1;
+    HASH_ADD_STR(p->shapes, hash, s);
+    return s;
+}
+
+void shape_unref(mp_pool *p, shape *s) {
+    if (!s || --s->refs) return;
+    HASH_DEL(p->shapes, s);
+    mp_forecast_free(s->forecast);
+    free(s->claimants);
+    free(s->models);
+    free(s);
+}
+
+/* ---- models: part of the structural hash, so they are the same for all workflows of a shape ------------------ */
+
+static void add_model(void *ud, mp_str file) {
+    shape *s = ud;
+    uint64_t h = 1469598103934665603u;
+    for (size_t i = 0; i < file.n; i++) h = (h ^ (unsigned char)file.p[i]) * 1099511628211u;
+    s->models = mp_realloc(s->models, (s->n_models + 1) * sizeof *s->models);
+    s->models[s->n_models++] = h;
+}
+
+void shape_learn_models(shape *s, const mp_workflow *w) {
+    if (s->has_models) return;
+    s->has_models = 1;
+    mp_workflow_models(w, add_model, s);
+}
+
+int shape_holds(const shape *held, shape *s, const mp_workflow *w) {
+    shape_learn_models(s, w);
+    for (size_t i = 0, k; i < s->n_models; i++) {
+        for (k = 0; k < held->n_models && held->models[k] != s->models[i]; k++) {}
+        if (k == held->n_models) return 0;
+    }
+    return s->n_models > 0;
+}
+
+/* ---- claims ------------------------------------------------------------------------------------------------ */
+
+void shape_claim(mp_pool *p, shape *s, mp_client *c) {
+    known *k = client_known(c, s, 1);
+    (void)p;
+    if (k->claims) return;
+    k->claims = 1;
+    s->claimants = mp_grow(s->claimants, s->n_claimants, &s->cap_claimants, sizeof *s->claimants);
+    s->claimants[s->n_claimants++] = c;
+}
+
+void shape_unclaim(mp_pool *p, shape *s, mp_client *c) {
+    known *k = client_known(c, s, 0);
+    (void)p;
+    if (!k || !k->claims) return;
+    k->claims = 0;
+    size_t i = 0;
+    while (s->claimants[i] != c) i++;
+    memmove(s->claimants + i, s->claimants + i + 1, (--s->n_claimants - i) * sizeof *s->claimants);
+}
+
+/* Its jobs may belong to another group now: claimed and blocked shapes have one of their own. */
+void shape_changed(mp_pool *p, shape *s, mp_time now) {
+    for (mp_job *j = s->waiting, *next; j; j = next) {
+        next = j->next;
+        queue_move(p, j, now);
+    }
+}
+
+int client_claims(const mp_client *c, const shape *s) {
+    if (s->n_claimants <= 8) {
+        for (size_t i = 0; i < s->n_claimants; i++)
+            if (s->claimants[i] == c) return 1;
+        return 0;
+    }
+    const known *k = client_known((mp_client *)c, (shape *)s, 0);
+    return k && k->claims;
+}
+
+/* ---- who may run what ---------------------------------------------------------------------------------------- */
+
+int shape_may_run(const mp_client *c, const shape *s, int fallback) {
+    if (c->removed) return 0;
+    if (s->blocks) {
+        const known *k = client_known((mp_client *)c, (shape *)s, 0);
+        if (k && k->block && k->block->hard) return 0;
+    }
+#if MP_MUTANT == 2
+    return 1;
+#endif
+    return fallback || !s->n_claimants || client_claims(c, s);
+}
+
+int job_may_run(const mp_client *c, const mp_job *j) {
+    const struct wishes *x = j->wishes;
+    if (x) {
+#if MP_MUTANT != 10
+        for (char **name = x->exclude; name && *name; name++)
+            if (client_is(c, *name)) return 0;
+#endif
+        for (size_t i = 0; i < x->n_variants; i++)
+            if (shape_may_run(c, x->variants[i].s, j->fallback)) return 1;
+    }
+    return shape_may_run(c, j->s, j->fallback);
+}
+
+/* The first variant, in the order given, that this client may run; one that it ran last goes before. */
+mp_workflow *job_workflow_for(const mp_job *j, const mp_client *c, shape **s) {
+    const struct wishes *x = j->wishes;
+    mp_workflow *w = NULL;
+    *s = NULL;
+    for (size_t i = 0; i <= (x ? x->n_variants : 0); i++) {
+        shape *at = i ? x->variants[i - 1].s : j->s;
+        if (!shape_may_run(c, at, j->fallback) || (w && at != c->last_shape)) continue;
+        w = i ? x->variants[i - 1].w : j->w;
+        *s = at;
+        if (at == c->last_shape) break;
+    }
+    if (!w) { w = j->w; *s = j->s; }
+    return w;
+}
+
+static int rests(const mp_client *c, const shape *s) {
+    const known *k = s->softs ? client_known((mp_client *)c, (shape *)s, 0) : NULL;
+    return MP_MUTANT != 21 && k && k->block && !k->block->hard;
+}
+
+int job_wants_not(const mp_job *j, const mp_client *c) {
+    for (size_t i = 0; j->tail && i < j->tail->n_avoid; i++)
+        if (j->tail->avoid[i] == c->serial) return 1;
+    shape *s = j->s;
+    if (j->wishes && j->wishes->n_variants) job_workflow_for(j, c, &s);
+    return rests(c, s);
+}
+
+int mp_client_takes(const mp_client *c, const mp_job *j) { return job_may_run(c, j) && !job_wants_not(j, c); }
+
+int mp_client_may_run(const mp_pool *p, const mp_client *c, const char *hash) {
+    const shape *s = shape_find(p, hash);
+    return s ? shape_may_run(c, s, 0) : !c->removed;
+}
+
+/* ---- what a client knows ---------------------------------------------------------------------------------------- */
+
+static void known_drop(mp_client *c, known *k) {
+    block_clear(c, k);
+    HASH_DEL(c->known, k);
+    shape_unref(c->pool, k->s);
+    free(k);
+}
+
+known *client_known(mp_client *c, shape *s, int make) {
+    known *k, *next;
+    HASH_FIND_PTR(c->known, &s, k);
+    if (k || !make) return k;
+    if (HASH_COUNT(c->known) >= KNOWN_SHAPES) {      /* the oldest that is only a memory */
+        HASH_ITER(hh, c->known, k, next)
+            if (!k->claims && !k->block) { known_drop(c, k); break; }
+    }
+    k = mp_alloc(sizeof *k);
+    k->s = shape_ref(s);
+    HASH_ADD_PTR(c->known, s, k);
+    return k;
+}
+
+void known_drop_all(mp_client *c) {
+    known *k, *next;
+    HASH_ITER(hh, c->known, k, next) known_drop(c, k);
+}
+
+/* One run of a shape took this long: the typical time follows by a quarter each run. */
+void client_ran(mp_client *c, const prompt *pr, mp_time took) {
+    known *k = client_known(c, pr->s, 1);
+    if (took >= 0) k->typical = k->runs ? k->typical + (took - k->typical) / 4 : took;
+    k->runs++;
+    k->fails = 0;
+}

@@ -1,0 +1,250 @@
+/* world/invariant.c -- floor 6, world: what must hold at every step of a trial, and at its end. */
+#include "world/trial.h"
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+void broke(trial *x, const char *fmt, ...) {
+    if (x->t->broken[0]) return;
+    va_list ap;
+    va_start(ap, fmt);
+    int n = snprintf(x->t->broken, sizeof x->t->broken, "at %lld ms: ", x->w ? (long long)(mp_world_now(x->w) / 1000) : 0);
+    vsnprintf(x->t->broken + n, sizeof x->t->broken - (size_t)n, fmt, ap);
+    va_end(ap);
+}
+
+tracked *tracked_by(trial *x, uint64_t id) {
+    for (size_t i = 0; i < x->n; i++)
+        if (x->jobs[i].id == id) return &x->jobs[i];
+    return NULL;
+}
+
+static size_t sim_of(const mp_client *c) { return (size_t)atoi(mp_client_url(c) + strlen("http://sim")); }
+#define ID(k) (unsigned long long)(k)->id
+
+/* ---- the end of a job -------------------------------------------------------------------------------------- */
+
+static void check_sums(trial *x, const tracked *k, const mp_profile *p) {
+    mp_buf b = { 0 };
+    mp_profile_json(&b, p, 0);
+    mp_json *d = mp_json_parse(b.p, b.n, NULL);
+    double sum = 0;
+#define N(name) mp_json_number(mp_json_get(d, name), 0)
+    for (const mp_json *n = mp_json_first(mp_json_get(d, "nodes")); n; n = mp_json_next(n)) sum += mp_json_number(mp_json_get(n, "duration"), 0);
+    double off = N("totalDuration") - N("queueTime") - N("executionTime"), parts = N("queueTime") - N("poolQueueTime") - N("uploadTime") - N("serverQueueTime") - N("retryTime");
+    double nodes = sum - N("executionTime") + N("gapTime") - N("overlapTime");
+    if (off * off > 1e-6 || parts * parts > 1e-6 || nodes * nodes > 1e-6 || N("gapTime") < 0 || N("poolQueueTime") < 0 || N("serverQueueTime") < 0 || N("retryTime") < 0 || N("executionTime") < 0)
+        broke(x, "the profile of job %llx does not add up (%g %g %g)", ID(k), off, parts, nodes);
+    mp_json_free(d);
+    mp_buf_free(&b);
+}
+
+static void end_of(trial *x, tracked *k, mp_event_kind how) {
+    mp_job *j = mp_pool_job(mp_world_pool(x->w), k->id);
+    if (++k->ends > 1) broke(x, "job %llx ended %d times", ID(k), k->ends);
+    if (mp_world_now(x->w) - k->queued > k->bound) broke(x, "job %llx took %lld s to end", ID(k), (long long)(mp_world_now(x->w) - k->queued) / 1000000);
+    x->unfinished--;
+    if (how == MP_EV_JOB_COMPLETED) x->t->completed++;
+    else if (how == MP_EV_JOB_FAILED) x->t->failed++;
+    else x->t->canceled++;
+    if (!j) { broke(x, "job %llx is gone at its end", ID(k)); return; }
+    if (how == MP_EV_JOB_COMPLETED && !mp_job_outputs(j)) broke(x, "job %llx completed without outputs", ID(k));
+    if (how != MP_EV_JOB_COMPLETED && !mp_job_failure(j)) broke(x, "job %llx ended without a reason", ID(k));
+    if (k->doomed && how == MP_EV_JOB_COMPLETED) broke(x, "job %llx completed with a value that no server takes", ID(k));
+    if (k->doomed && how == MP_EV_JOB_FAILED) x->doomed++;
+    if (how == MP_EV_JOB_COMPLETED && mp_job_outputs(j) < (k->kind == 2 && k->variant < 0 ? 2u : 1u)) broke(x, "job %llx completed without all its outputs", ID(k));
+    if (how == MP_EV_JOB_CANCELED && !k->stopped) broke(x, "job %llx was canceled by nobody", ID(k));
+    if (mp_job_profile(j)) check_sums(x, k, mp_job_profile(j));
+}
+
+/* ---- sending ------------------------------------------------------------------------------------------------- */
+
+static int claimed_by_others(const trial *x, size_t sim, int kind) {
+    for (size_t i = 0; i < mp_world_sims(x->w); i++) {
+        const mp_client *c = i != sim && x->affinity[i][kind] ? mp_world_client(x->w, i) : NULL;
+        if (c && mp_pool_client(mp_world_pool(x->w), mp_client_serial(c))) return 1;     /* there, and not taken out */
+    }
+    return 0;
+}
+
+/* The groups that the pool forms while nothing is blocked: claimed hashes, and the rest. */
+static size_t group_of(const trial *x, int kind) {
+    for (size_t i = 0; i < mp_world_sims(x->w); i++)
+        if (x->affinity[i][kind]) return (size_t)kind;
+    return CLASSES;
+}
+
+static void count_passed(trial *x, const tracked *k, const mp_client *c) {
+    int waits[CLASSES + 1] = { 0 };
+    if (x->faulty || x->helped || x->wild_routes || !x->flat) return;
+    for (size_t i = 0; i < x->n; i++)
+        if (!x->jobs[i].ends && !x->jobs[i].odd && mp_job_in_line(x->jobs[i].j) && mp_client_takes(c, x->jobs[i].j)) waits[group_of(x, x->jobs[i].kind)] = 1;
+    for (size_t g = 0; g <= CLASSES; g++) {
+        x->passed[g] = waits[g] && g != group_of(x, k->kind) ? x->passed[g] + 1 : 0;
+        if (x->passed[g] > 64 + MAX_SIMS) broke(x, "a group was passed over %zu times", x->passed[g]);
+    }
+}
+
+static void no_rest(void *ud, const char *hash, const char *reason, mp_time until) {
+    const char **at = ud;
+    (void)reason;
+    if (until != MP_NEVER && strcmp(hash, at[0]) == 0) at[1] = hash;
+}
+
+static int rests(const mp_client *c, const char *hash) {
+    const char *at[2] = { hash, NULL };
+    mp_client_blocks(c, no_rest, at);
+    return at[1] != NULL;
+}
+
+static int works(const trial *x, const mp_client *c, const tracked *k, size_t i) {
+    const char *hash = mp_workflow_hash(x->wf[k->kind]);
+    return c && mp_client_get_state(c) == MP_CLIENT_ONLINE && !mp_client_problem(c) && !mp_client_paused(c) && !mp_client_draining(c) && k->excluded != (int)i &&
+           mp_pool_client(mp_world_pool(x->w), mp_client_serial(c)) && mp_client_may_run(mp_world_pool(x->w), c, hash) && !rests(c, hash);
+}
+
+static void check_wishes(trial *x, const tracked *k, const mp_client *c) {
+    mp_client *liked = k->preferred >= 0 ? mp_world_client(x->w, (size_t)k->preferred) : NULL;
+    if (mp_world_now(x->w) < k->ready) broke(x, "job %llx is sent before its delay is over", ID(k));
+    if (liked && liked != c && !k->disturbed && !x->faulty && !x->wild_routes && works(x, liked, k, (size_t)k->preferred) && mp_client_load(liked) == 0)
+        broke(x, "job %llx prefers sim%d, which is idle", ID(k), k->preferred);
+    if (k->variant >= 0 || x->helped || !rests(c, mp_workflow_hash(x->wf[k->kind]))) return;
+    for (size_t i = 0; i < mp_world_sims(x->w) && !k->disturbed; i++)
+        if (works(x, mp_world_client(x->w, i), k, i)) broke(x, "job %llx goes where its workflow rests, though sim%zu could run it", ID(k), i);
+}
+
+static void check_freed(trial *x, mp_client *c, size_t sim) {
+    mp_sim_record r;
+    mp_sim_get_record(mp_world_sim(x->w, sim), &r);
+    if (x->must_free[sim] > r.frees) broke(x, "sim%zu ran out of memory and gets a prompt without having been asked to free it", sim);
+    (void)c;
+}
+
+/* Was it its turn, and may it run there? */
+void trial_sent(trial *x, mp_job *j, mp_client *c) {
+    tracked *k = tracked_by(x, mp_job_id(j));
+    size_t sim = sim_of(c);
+    if (!k) return;                                  /* sent from within its own submit: nobody waits before it */
+    if (k->excluded == (int)sim) broke(x, "job %llx goes to sim%zu, which it excludes", ID(k), sim);
+    if (k->variant < 0 && !x->helped && !x->affinity[sim][k->kind] && claimed_by_others(x, sim, k->kind)) broke(x, "job %llx goes to sim%zu, which its hash is not for", ID(k), sim);
+    if (mp_client_paused(c) || mp_client_draining(c) || x->paused) broke(x, "job %llx goes to sim%zu, which is paused", ID(k), sim);
+    check_wishes(x, k, c);
+    check_freed(x, c, sim);
+    count_passed(x, k, c);
+    k->sends++;
+    if (k->disturbed || k->odd || k->sends > 1 || x->helped) return;     /* helped: who waited long has more clients, and so goes later */
+    for (size_t i = 0; i < x->n; i++) {
+        const tracked *o = &x->jobs[i];
+        if (o->ends || o == k || o->kind != k->kind || o->disturbed || o->odd || o->sends || !mp_job_in_line(o->j)) continue;
+        if (o->priority > k->priority || (o->priority == k->priority && o->queued < k->queued)) broke(x, "job %llx overtakes job %llx", ID(k), ID(o));
+    }
+}
+
+void trial_begun(void *ud, const char *mark) {
+    trial *x = ud;
+    for (size_t i = 0; i < x->n; i++) {
+        tracked *k = &x->jobs[i];
+        if (strcmp(k->taken, mark) == 0) broke(x, "job %llx was taken back, and the prompt runs", ID(k));
+        const char *id = k->ends ? NULL : mp_job_prompt_id(k->j);
+        if (!id || strcmp(id, mark) != 0) continue;
+        k->starts++;
+        memcpy(k->begun, mark, sizeof k->begun);
+        if (k->starts > 1 + k->retries) broke(x, "job %llx runs %d times after %d retries", ID(k), k->starts, k->retries);
+    }
+}
+
+/* ---- events ---------------------------------------------------------------------------------------------------- */
+
+static void expect_free(trial *x, uint32_t serial) {
+    mp_sim_record r;
+    for (size_t i = 0; i < mp_world_sims(x->w); i++) {
+        const mp_client *c = mp_world_client(x->w, i);
+        if (!c || mp_client_serial(c) != serial || mp_client_get_state(c) != MP_CLIENT_ONLINE) continue;
+        mp_sim_get_record(mp_world_sim(x->w, i), &r);
+        x->must_free[i] = r.frees + 1;
+    }
+}
+
+void trial_event(void *ud, const mp_event *e) {
+    trial *x = ud;
+    tracked *k = e->job ? tracked_by(x, e->job) : NULL;
+    if (e->kind == MP_EV_CLIENT_STATE)               /* what was under way is lost with the link */
+        for (size_t i = 0; i < mp_world_sims(x->w); i++)
+            if (mp_world_client(x->w, i) && mp_client_serial(mp_world_client(x->w, i)) == e->client) x->must_free[i] = 0;
+    if (!k) return;
+    switch (e->kind) {
+    case MP_EV_JOB_RETRYING:
+        x->t->retries++;
+        k->retries++;
+        k->disturbed = 1;
+        if (e->data && strstr(e->data, "OutOfMemory")) expect_free(x, e->client);
+        break;
+    case MP_EV_JOB_TAKEN_BACK:
+        x->t->taken_back++;
+        k->disturbed = 1;
+        snprintf(k->taken, sizeof k->taken, "%s", e->data);
+        if (strcmp(k->taken, k->begun) == 0) broke(x, "job %llx was taken back while it ran", ID(k));
+        break;
+    case MP_EV_JOB_COMPLETED: case MP_EV_JOB_FAILED: case MP_EV_JOB_CANCELED: end_of(x, k, e->kind); break;
+    default: break;
+    }
+}
+
+/* ---- every step ---------------------------------------------------------------------------------------------------- */
+
+static void stray(void *ud, const char *mark) {
+    trial *x = ud;
+    if (!mp_client_holds(x->looking, mark)) x->strays++;
+}
+
+static int somebody_waits(const trial *x, const mp_client *c) {
+    for (size_t i = 0; i < x->n; i++) {
+        const tracked *k = &x->jobs[i];
+        if (!k->ends && mp_job_in_line(k->j) && mp_client_takes(c, k->j)) return 1;
+    }
+    return 0;
+}
+
+void trial_step(void *ud) {
+    trial *x = ud;
+    mp_pool *p = mp_world_pool(x->w);
+    mp_time now = mp_world_now(x->w);
+    mp_pool_stats s;
+    mp_pool_get_stats(p, &s);
+    if (s.pending + s.assigned + s.running > mp_pool_options(p)->max_queued) broke(x, "%zu unfinished jobs, more than max_queued", s.pending + s.assigned + s.running);
+    for (size_t i = 0; i < mp_world_sims(x->w); i++) {
+        mp_client *c = x->looking = mp_world_client(x->w, i);
+        if (!c) { x->idle_since[i] = x->stray_since[i] = 0; continue; }
+        x->strays = 0;
+        if (!x->roams[i]) mp_sim_marks(mp_world_sim(x->w, i), stray, x);
+        if (!x->strays || now <= x->frozen) x->stray_since[i] = 0;
+        else if (!x->stray_since[i]) x->stray_since[i] = now;
+        else if (now - x->stray_since[i] > MP_MS(500)) broke(x, "sim%zu holds a prompt of ours that the pool has forgotten", i);
+        int load = mp_client_load(c);
+        if (load < 0 || load > mp_client_slots(c)) broke(x, "sim%zu holds %d prompts with %d slots", i, load, mp_client_slots(c));
+        int could = load == 0 && s.pending > s.delayed + s.parked && !x->paused && mp_client_get_state(c) == MP_CLIENT_ONLINE && !mp_client_problem(c) &&
+                    !mp_client_paused(c) && !mp_client_draining(c) && somebody_waits(x, c);
+        if (!could || now <= x->frozen) x->idle_since[i] = 0;
+        else if (!x->idle_since[i]) x->idle_since[i] = now;
+        else if (now - x->idle_since[i] > x->slack) broke(x, "sim%zu idles while work waits that it may run", i);
+    }
+}
+
+/* ---- the end of the trial -------------------------------------------------------------------------------------------- */
+
+void trial_over(trial *x, int quiet) {
+    size_t ran = 0;
+    if (!quiet) broke(x, "not quiet after the last bound: %zu jobs unfinished", x->unfinished);
+    for (size_t i = 0; i < x->n; i++)
+        if (x->jobs[i].ends != 1) broke(x, "job %llx ended %d times", ID(&x->jobs[i]), x->jobs[i].ends);
+    for (size_t i = 0; i < mp_world_sims(x->w); i++) {
+        mp_sim_record rec;
+        const mp_client *c = mp_world_client(x->w, i);
+        mp_sim_get_record(mp_world_sim(x->w, i), &rec);
+        ran += rec.prompts;
+        if (mp_sim_waiting(mp_world_sim(x->w, i)) && !x->roams[i]) broke(x, "sim%zu still holds prompts of ours", i);
+        if (quiet && c && mp_client_load(c)) broke(x, "a slot of sim%zu was never given back", i);
+    }
+    if (!x->faulty && x->t->failed != x->doomed) broke(x, "%zu jobs failed though nothing went wrong", x->t->failed - x->doomed);
+    if (!x->faulty && ran > x->n) broke(x, "%zu prompts ran for %zu jobs though nothing went wrong", ran, x->n);
+}
