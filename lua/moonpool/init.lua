@@ -200,10 +200,19 @@ local function view_path(file)
   return "/view?filename=" .. core.url_encode(file.filename) .. "&subfolder=" .. core.url_encode(file.subfolder or "") .. "&type=" .. core.url_encode(file.type or "output")
 end
 
+-- What the server announced by node id; only the nodes asked for (include_outputs), if any were.
+local function outputs_of(job)
+  local all, wanted = job.raw_outputs, job.include
+  if not wanted then return all end
+  local some = {}
+  for _, node in ipairs(wanted) do some[job.aliases[node] or node] = all[job.aliases[node] or node] end
+  return some
+end
+
 -- Every file among the outputs, in the order of node ids and positions.
-local function files_of(job)
+local function files_of(job, only)
   local list, nodes = {}, {}
-  local outputs, url = job.raw_outputs, job.client_url
+  local outputs, url, cached = outputs_of(job), job.client_url, job.cached_outputs
   for node in pairs(outputs) do nodes[#nodes + 1] = node end
   table.sort(nodes)
   for _, node in ipairs(nodes) do
@@ -214,9 +223,9 @@ local function files_of(job)
     table.sort(kinds)
     for _, kind in ipairs(kinds) do
       local items = outputs[node][kind]
-      for _, item in ipairs(type(items) == "table" and items or {}) do
+      for _, item in ipairs(type(items) == "table" and (not only or kind == only) and items or {}) do
         if type(item) == "table" and type(item.filename) == "string" then
-          local f = { filename = item.filename, node = node, kind = kind }
+          local f = { filename = item.filename, node = node, kind = kind, cached = cached[node] }
           f.subfolder = type(item.subfolder) == "string" and item.subfolder or nil
           f.type = type(item.type) == "string" and item.type or nil
           f.url = url .. view_path(f)
@@ -230,18 +239,14 @@ end
 
 local lazy = {
   outputs = function(job)
-    local outputs = job.raw_outputs
+    local outputs = outputs_of(job)
     for alias, node in pairs(job.aliases) do outputs[alias] = outputs[node] end
     return outputs
   end,
-  files = files_of,
-  images = function(job)
-    local images = {}
-    for _, f in ipairs(files_of(job)) do
-      if f.kind == "images" then images[#images + 1] = f end
-    end
-    return images
-  end,
+  files = function(job) return files_of(job) end,
+  images = function(job) return files_of(job, "images") end,
+  encrypted_images = function(job) return files_of(job, "encrypted_images") end,
+  raw_outputs = function(job) return job.raw_outputs end,
   profile = function(job) return job.profile end,
   workflow = function(job) return job.sent end,
   auto_seeds = function(job) return job.auto_seeds end,
@@ -338,7 +343,7 @@ local function payload(pool, name, id, serial, node, value, max, overall, data, 
   local p = { name = name }
   local client = serial ~= 0 and pool:_client(serial)
   if client then p.client, p.client_url = client.name, client.url end
-  if id ~= 0 then p.job_id = ("%x"):format(id) end
+  if id ~= 0 then p.job_id = pool:_name(id) end
   if name == "job:progress" then
     p.node, p.value, p.max, p.overall = node, value, max, overall
   elseif name == "job:preview" then
@@ -347,8 +352,10 @@ local function payload(pool, name, id, serial, node, value, max, overall, data, 
     p.node, p.output = node, core.json.decode(data)
   elseif name == "job:retrying" then
     p.delay_ms, p.error, p.will_retry = delay, data, true
-  elseif name == "job:accepted" then
+  elseif name == "job:accepted" or name == "job:taken_back" then
     p.prompt_id = data
+  elseif name == "client:blocked_workflow" or name == "client:unblocked_workflow" then
+    p.structure_hash, p.error = node, data ~= "" and data or nil
   elseif name == "client:state" then
     p.state, p.problem = client and client.state or "removed", data ~= "" and data or nil
   elseif name == "client:message" then
@@ -384,7 +391,14 @@ local function handler(pool, name, id, serial, ...)
   end
 end
 
-local optional = { "job:queued", "job:accepted", "job:started", "job:progress", "job:preview", "job:output", "job:retrying", "client:blocked_workflow", "client:message" }
+local optional = { "job:queued", "job:accepted", "job:started", "job:progress", "job:preview", "job:output", "job:retrying", "job:taken_back",
+  "client:blocked_workflow", "client:unblocked_workflow", "client:message" }
+
+-- The names that pool:on knows; "client:<type>" for any message of a server besides, and names of the script's own
+-- without a colon, for pool:emit.
+local known_events = { ["client:state"] = true, ["pool:ready"] = true, ["pool:error"] = true, ["pool:status"] = true }
+for _, name in ipairs(optional) do known_events[name] = true end
+for name in pairs(ends) do known_events[name] = true end
 
 local function want(pool)
   local st, names = pool:_state(), {}
@@ -393,21 +407,50 @@ local function want(pool)
     names[name] = st.on[name] ~= nil or st.wanted[short] or core.host_event() and name ~= "job:preview" and name ~= "client:message" or nil
   end
   for name in pairs(st.on) do
-    if name:find "^client:" then names["client:message"] = true end
+    if name:find "^client:" and not known_events[name] then names["client:message"] = true end
   end
   pool:_want(names)
+end
+
+-- What is going on, for the event pool:status: the numbers of pool:stats(), and per client its state and load.
+local function status(pool)
+  local s = pool:stats()
+  s.name, s.by_client = "pool:status", {}
+  for _, c in ipairs(pool:clients()) do
+    s.by_client[#s.by_client + 1] = { name = c.name, url = c.url, state = c.state, queued = c.queued, slots = c.slots, problem = c.problem, last_hash = c.last_hash }
+  end
+  return s
+end
+
+local function monitor(pool, interval)
+  local st = pool:_state()
+  local weak = setmetatable({ pool = pool }, { __mode = "v" })            -- a timer must not keep the pool alive
+  local function tell()
+    local p = weak.pool
+    if not p or p:_closed() then return end
+    local s = status(p)
+    core.log("info", ("pool: %d waiting, %d on servers, %d completed, %d failed; %d of %d clients online"):format(
+      s.pending, s.assigned + s.running, s.completed, s.failed, s.online, s.clients))
+    each(p:_state().on["pool:status"], s)
+    p:_state().monitor = core.timer(interval, tell)
+  end
+  st.monitor = core.timer(interval, tell)
 end
 
 -- A pool. Options: the table in the README. Raises on wrong options and on policies that do not load.
 function M.pool(options)
   local ok, pool = pcall(core.pool, options)
   if not ok then error(pool, 2) end
+  local monitoring, interval = options and options.monitoring, options and options.monitoring_interval_ms or 60000
+  if monitoring ~= nil and type(monitoring) ~= "boolean" then error("pool: option 'monitoring': true or false expected, got " .. type(monitoring), 2) end
+  if type(interval) ~= "number" or interval < 1 then error("pool: option 'monitoring_interval_ms': milliseconds from 1 expected", 2) end
   local st = pool:_state()
   st.on, st.jobs, st.waiters, st.any, st.wanted = {}, {}, {}, {}, {}
   st.live = setmetatable({}, { __mode = "k" })
   pool:_handler(handler)
   open_pools[pool] = true
   want(pool)
+  if monitoring then monitor(pool, interval) end
   return pool
 end
 
@@ -423,8 +466,13 @@ function Pool:init()
       else words[#words + 1] = c.url .. ": " .. (c.problem or "not connected") end
     end
     if undecided == 0 then
-      if online > 0 then return true end
-      return nil, fail("no_clients", #words > 0 and "no client could be reached: " .. table.concat(words, "; ") or "the pool has no clients")
+      if online > 0 then
+        each(st.on["pool:ready"], { name = "pool:ready", online = online, problems = words })
+        return true
+      end
+      local err = fail("no_clients", #words > 0 and "no client could be reached: " .. table.concat(words, "; ") or "the pool has no clients")
+      each(st.on["pool:error"], { name = "pool:error", error = err })
+      return nil, err
     end
     task.await(function(done) st.any[#st.any + 1] = done end)
   end
@@ -447,22 +495,39 @@ end
 
 function Pool:has_clients_for(workflow) return #self:clients_for(workflow) > 0 end
 
--- Takes a client out, by object, URL or name. What it held goes elsewhere. false when it is not there.
-function Pool:remove_client(which)
+-- Takes a client out, by object, URL or name. What it held goes elsewhere, or with {drain = true} is finished there
+-- first. false when it is not there.
+function Pool:remove_client(which, options)
   local c = type(which) == "string" and self:client(which) or which
   if type(c) == "string" or c == nil then return false end
-  return c:remove()
+  return c:remove(options)
 end
+
+-- Nothing new is sent until resume; what is on servers goes on.
+function Pool:pause() self:_pause(true) return self end
+function Pool:resume() self:_pause(false) return self end
+function Client:pause() self:_pause(true) return self end
+function Client:resume() self:_pause(false) return self end
 
 -- A job for the workflow as it is now (later changes to it do not count). Does not wait: sending starts with the
 -- loop. nil, err when the queue is full, a policy refuses it or the pool is closing. Options: README.
 function Pool:submit(workflow, options)
+  if type(workflow) == "table" then error("submit: a workflow expected, got a table (use moonpool.workflow.from, or submit_variants for a list)", 2) end
   return pass(pcall(self._submit, self, workflow, options))
+end
+
+-- One job for whichever of these workflows can be sent first: it stays open to every variant whenever it waits. Between
+-- variants that one client could run, the first in the list goes; result.workflow is the one that was sent.
+function Pool:submit_variants(list, options)
+  if type(list) ~= "table" then error("submit_variants: a list of workflows expected, got " .. type(list), 2) end
+  return pass(pcall(self._submit, self, list, options))
 end
 
 -- Calls fn(payload) at every event of that name ("job:completed", "client:state", "client:executing", ...).
 function Pool:on(name, fn)
   if type(fn) ~= "function" then error("pool:on: a function expected, got " .. type(fn), 2) end
+  if type(name) ~= "string" then error("pool:on: the name of an event expected, got " .. type(name), 2) end
+  if name:find(":", 1, true) and not known_events[name] and not name:find "^client:" then error("pool:on: there is no event '" .. name .. "'", 2) end
   local st = self:_state()
   st.on[name] = st.on[name] or {}
   table.insert(st.on[name], fn)
@@ -596,6 +661,7 @@ function Job:result() return self.ended and result_of(self) or nil end
 -- "completed", "failed", "canceled".
 function Job:on(name, fn)
   if type(fn) ~= "function" then error("job:on: a function expected, got " .. type(fn), 2) end
+  if not known_events["job:" .. tostring(name)] then error("job:on: there is no event '" .. tostring(name) .. "'", 2) end
   local pool, key = self.pool, self:_key()
   local st = pool:_state()
   if self.ended then return self end

@@ -32,6 +32,7 @@ struct l_pool {
     mp_policy hooks;
     mp_log log;
     int handler;                                     /* registry: called with every event */
+    mp_job *routed;                                  /* the job a hook is being asked about, or NULL */
 };
 
 l_ctx *l_context(lua_State *L);                      /* made when first asked for */
@@ -64,6 +65,8 @@ void l_push_workflow(lua_State *L, mp_workflow *w);                             
 void l_push_profile(lua_State *L, const mp_profile *p, mp_time epoch);
 void l_push_job(lua_State *L, l_pool *lp, uint64_t id, int pin);
 void l_push_client(lua_State *L, l_pool *lp, const mp_client *c);
+void l_push_job_id(lua_State *L, const mp_job *j, uint64_t id);                      /* the user's own, else hex; j may be NULL */
+mp_client *l_test_client(lua_State *L, int i, const l_pool *lp);                     /* NULL: no client of that pool, or gone */
 int l_client_is(lua_State *L, int i, const l_pool *lp, uint32_t serial);             /* the value at i is a handle of that client */
 l_pool *l_check_pool(lua_State *L, int i);
 

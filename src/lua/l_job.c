@@ -27,6 +27,11 @@ void l_push_job(lua_State *L, l_pool *lp, uint64_t id, int pin) {
     if (j && pin) { mp_job_pin(j); u->pinned = 1; }
 }
 
+mp_client *l_test_client(lua_State *L, int i, const l_pool *lp) {
+    const l_client *u = luaL_testudata(L, i, CLIENT);
+    return u && u->lp == lp && lp->pool ? mp_pool_client(lp->pool, u->serial) : NULL;
+}
+
 void l_push_client(lua_State *L, l_pool *lp, const mp_client *c) {
     l_client *u = lua_newuserdatauv(L, sizeof *u, 1);
     *u = (l_client){ lp, mp_client_serial(c) };
@@ -58,6 +63,11 @@ static mp_client *check_client(lua_State *L, int i, l_pool **lp) {
 static void push_id(lua_State *L, uint64_t id) {
     char t[24];
     lua_pushlstring(L, t, (size_t)snprintf(t, sizeof t, "%llx", (unsigned long long)id));
+}
+
+void l_push_job_id(lua_State *L, const mp_job *j, uint64_t id) {
+    if (j && mp_job_name(j)) lua_pushstring(L, mp_job_name(j));
+    else push_id(L, id);
 }
 
 static void push_failure(lua_State *L, const mp_job *j) {
@@ -125,7 +135,7 @@ static mp_time now_of(const l_pool *lp) { return mp_loop_now(lp->ctx->loop); }
 
 typedef struct { const char *name; void (*push)(lua_State *L, l_pool *lp, const mp_job *j); } job_field;
 
-static void f_id(lua_State *L, l_pool *lp, const mp_job *j) { (void)lp; push_id(L, mp_job_id(j)); }
+static void f_id(lua_State *L, l_pool *lp, const mp_job *j) { (void)lp; l_push_job_id(L, j, mp_job_id(j)); }
 static void f_status(lua_State *L, l_pool *lp, const mp_job *j) { (void)lp; lua_pushstring(L, mp_job_status_name(mp_job_status(j))); }
 static void f_ended(lua_State *L, l_pool *lp, const mp_job *j) { (void)lp; lua_pushboolean(L, mp_job_ended(j)); }
 static void f_priority(lua_State *L, l_pool *lp, const mp_job *j) { (void)lp; lua_pushnumber(L, mp_job_priority(j)); }
@@ -158,7 +168,26 @@ static void f_profile(lua_State *L, l_pool *lp, const mp_job *j) {
     else lua_pushnil(L);
 }
 
+static void f_progress(lua_State *L, l_pool *lp, const mp_job *j) { lua_pushnumber(L, mp_job_progress(j, now_of(lp))); }
+static void f_include(lua_State *L, l_pool *lp, const mp_job *j) {
+    (void)lp;
+    if (mp_job_include(j)) l_push_json_text(L, mp_job_include(j), strlen(mp_job_include(j)));
+    else lua_pushnil(L);
+}
+static void f_cached(lua_State *L, l_pool *lp, const mp_job *j) {        /* nodes whose answer is an earlier one */
+    (void)lp;
+    lua_newtable(L);
+    for (size_t i = 0; i < mp_job_outputs(j); i++) {
+        const char *node, *json;
+        if (!mp_job_output_cached(j, i)) continue;
+        mp_job_output(j, i, &node, &json);
+        lua_pushboolean(L, 1);
+        lua_setfield(L, -2, node);
+    }
+}
+
 static const job_field job_fields[] = {
+    { "progress", f_progress }, { "include", f_include }, { "cached_outputs", f_cached },
     { "id", f_id }, { "status", f_status }, { "ended", f_ended }, { "priority", f_priority }, { "attempts", f_attempts }, { "waited_ms", f_waited },
     { "structure_hash", f_hash }, { "models", f_models }, { "prompt_id", f_prompt }, { "client", f_client }, { "client_url", f_url }, { "error", f_error },
     { "raw_outputs", f_outputs }, { "aliases", f_aliases }, { "auto_seeds", f_seeds }, { "metadata", f_metadata }, { "sent", f_sent }, { "profile", f_profile }
@@ -193,6 +222,27 @@ static int job_cancel(lua_State *L) {
     return 1;
 }
 
+/* job:set_priority(n) -> true, or false when it no longer waits */
+static int job_set_priority(lua_State *L) {
+    l_pool *lp;
+    mp_job *j = check_job(L, 1, &lp);
+    int rc = mp_pool_set_priority(lp->pool, j, luaL_checknumber(L, 2), now_of(lp));
+    if (rc == MP_EBUSY) return luaL_error(L, "a policy runs: no priority may be changed from inside it");
+    mp_wire_pump(lp->wire);
+    lua_pushboolean(L, rc == 0);
+    return 1;
+}
+
+/* job:time_left() -> milliseconds until its end, and a range that holds nine times of ten; nothing while that is unknown */
+static int job_time_left(lua_State *L) {
+    l_pool *lp;
+    mp_time t[3];
+    mp_job *j = check_job(L, 1, &lp);
+    if (!mp_job_left(j, now_of(lp), &t[0], &t[1], &t[2])) return 0;
+    for (int i = 0; i < 3; i++) lua_pushnumber(L, (double)t[i] / 1000);
+    return 3;
+}
+
 static int job_delivered(lua_State *L) {
     l_pool *lp;
     mp_job_delivered((check_job(L, 1, &lp), lp->pool), check_job(L, 1, &lp));
@@ -224,7 +274,7 @@ static int job_eq(lua_State *L) {
 static int job_text(lua_State *L) {
     l_job *u = luaL_checkudata(L, 1, JOB);
     mp_job *j = u->lp->pool ? mp_pool_job(u->lp->pool, u->id) : NULL;
-    push_id(L, u->id);
+    l_push_job_id(L, j, u->id);
     lua_pushfstring(L, "job %s (%s)", lua_tostring(L, -1), j ? mp_job_status_name(mp_job_status(j)) : "gone");
     return 1;
 }
@@ -257,42 +307,85 @@ static void push_devices(lua_State *L, const mp_client *c) {
     mp_json_free(j);
 }
 
-static int client_field(lua_State *L, l_pool *lp, const mp_client *c, const char *k) {
-    static const char *const states[] = { "connecting", "online", "offline" };
-    if (strcmp(k, "name") == 0) lua_pushstring(L, mp_client_name(c));
-    else if (strcmp(k, "url") == 0) lua_pushstring(L, mp_client_url(c));
-    else if (strcmp(k, "client_id") == 0) lua_pushstring(L, mp_client_sid(c));
-    else if (strcmp(k, "state") == 0) {
-        int online = mp_client_get_state(c) == MP_CLIENT_ONLINE;
-        lua_pushstring(L, online ? (mp_client_load(c) ? "busy" : "idle") : states[mp_client_get_state(c)]);
-    } else if (strcmp(k, "online") == 0) lua_pushboolean(L, mp_client_get_state(c) == MP_CLIENT_ONLINE);
-    else if (strcmp(k, "tried") == 0) lua_pushboolean(L, mp_client_tried(c));
-    else if (strcmp(k, "priority") == 0) lua_pushnumber(L, mp_client_priority(c));
-    else if (strcmp(k, "slots") == 0) lua_pushinteger(L, mp_client_slots(c));
-    else if (strcmp(k, "queued") == 0) lua_pushinteger(L, mp_client_load(c));
-    else if (strcmp(k, "free_slots") == 0) lua_pushinteger(L, mp_client_slots(c) - mp_client_load(c));
-    else if (strcmp(k, "last_hash") == 0) lua_pushstring(L, mp_client_last_hash(c));
-    else if (strcmp(k, "version") == 0) lua_pushstring(L, mp_client_version(c));
-    else if (strcmp(k, "problem") == 0) lua_pushstring(L, mp_client_problem(c));
-    else if (strcmp(k, "tags") == 0) push_list(L, mp_client_tags(c));
-    else if (strcmp(k, "affinity") == 0) push_list(L, mp_client_affinity(c));
-    else if (strcmp(k, "devices") == 0) push_devices(L, c);
-    else if (strcmp(k, "models") == 0) {
-        lua_newtable(L);
-        if (mp_client_last_workflow(c)) mp_workflow_models(mp_client_last_workflow(c), add_model, L);
-    } else if (strcmp(k, "expected_ms") == 0) lua_pushnumber(L, (double)mp_client_expected(c, now_of(lp)) / 1000);
-    else return 0;
-    return 1;
+typedef struct { lua_State *L; mp_time now, epoch; } block_list;
+
+static void add_block(void *ud, const char *hash, const char *reason, mp_time until) {
+    const block_list *l = ud;
+    lua_createtable(l->L, 0, 3);
+    lua_pushstring(l->L, hash);
+    lua_setfield(l->L, -2, "structure_hash");
+    lua_pushstring(l->L, reason);
+    lua_setfield(l->L, -2, "reason");
+    if (until != MP_NEVER) {
+        lua_pushnumber(l->L, (double)(until > l->now ? until - l->now : 0) / 1000);
+        lua_setfield(l->L, -2, "until_ms");
+    }
+    lua_rawseti(l->L, -2, (lua_Integer)lua_rawlen(l->L, -2) + 1);
 }
 
+enum { C_NAME, C_URL, C_CLIENT_ID, C_STATE, C_ONLINE, C_TRIED, C_PRIORITY, C_SLOTS, C_QUEUED, C_FREE_SLOTS, C_LAST_HASH, C_VERSION, C_PROBLEM, C_TAGS, C_AFFINITY, C_DEVICES, C_MODELS,
+       C_EXPECTED, C_WARM, C_FINISH, C_INDEX, C_PAUSED, C_DRAINING, C_POLLING, C_BLOCKED };
+static const char *const client_names[] = { "name", "url", "client_id", "state", "online", "tried", "priority", "slots", "queued", "free_slots", "last_hash", "version", "problem", "tags",
+    "affinity", "devices", "models", "expected_ms", "warm", "finish_ms", "index", "paused", "draining", "polling", "blocked", NULL };
+
+static void client_field(lua_State *L, l_pool *lp, const mp_client *c, int field) {
+    static const char *const states[] = { "connecting", "online", "offline" };
+    const mp_job *j = lp->routed;
+    int online = mp_client_get_state(c) == MP_CLIENT_ONLINE;
+    block_list blocks = { L, now_of(lp), 0 };
+    switch (field) {
+    case C_NAME: lua_pushstring(L, mp_client_name(c)); break;
+    case C_URL: lua_pushstring(L, mp_client_url(c)); break;
+    case C_CLIENT_ID: lua_pushstring(L, mp_client_sid(c)); break;
+    case C_STATE: lua_pushstring(L, online ? (mp_client_load(c) ? "busy" : "idle") : states[mp_client_get_state(c)]); break;
+    case C_ONLINE: lua_pushboolean(L, online); break;
+    case C_TRIED: lua_pushboolean(L, mp_client_tried(c)); break;
+    case C_PRIORITY: lua_pushnumber(L, j ? mp_client_priority_for(c, j) : mp_client_priority(c)); break;
+    case C_SLOTS: lua_pushinteger(L, mp_client_slots(c)); break;
+    case C_QUEUED: lua_pushinteger(L, mp_client_load(c)); break;
+    case C_FREE_SLOTS: lua_pushinteger(L, mp_client_slots(c) - mp_client_load(c)); break;
+    case C_LAST_HASH: lua_pushstring(L, mp_client_last_hash(c)); break;
+    case C_VERSION: lua_pushstring(L, mp_client_version(c)); break;
+    case C_PROBLEM: lua_pushstring(L, mp_client_problem(c)); break;
+    case C_TAGS: push_list(L, mp_client_tags(c)); break;
+    case C_AFFINITY: push_list(L, mp_client_affinity(c)); break;
+    case C_DEVICES: push_devices(L, c); break;
+    case C_MODELS:
+        lua_newtable(L);
+        if (mp_client_last_workflow(c)) mp_workflow_models(mp_client_last_workflow(c), add_model, L);
+        break;
+    case C_EXPECTED: lua_pushnumber(L, (double)mp_client_expected(c, now_of(lp)) / 1000); break;
+    case C_WARM:                                     /* to the job of this hook; outside of hooks there is none */
+        if (j) lua_pushinteger(L, mp_client_warmth(c, j));
+        else lua_pushnil(L);
+        break;
+    case C_FINISH: lua_pushnumber(L, (double)(j ? mp_client_finish(c, j, now_of(lp)) : mp_client_expected(c, now_of(lp))) / 1000); break;
+    case C_INDEX: lua_pushinteger(L, mp_client_serial(c)); break;
+    case C_PAUSED: lua_pushboolean(L, mp_client_paused(c)); break;
+    case C_DRAINING: lua_pushboolean(L, mp_client_draining(c)); break;
+    case C_POLLING: lua_pushboolean(L, mp_client_polling(c)); break;
+    case C_BLOCKED:
+        lua_newtable(L);
+        mp_client_blocks(c, add_block, &blocks);
+        break;
+    }
+}
+
+/* Upvalues: the numbers of the fields by name; the methods. Policies ask for fields by the thousand. */
 static int client_index(lua_State *L) {
     l_pool *lp;
-    const char *k = luaL_checkstring(L, 2);
-    if (strcmp(k, "pool") == 0) { lua_getiuservalue(L, 1, 1); return 1; }
-    luaL_getmetafield(L, 1, "methods");
-    if (lua_getfield(L, -1, k) != LUA_TNIL) return 1;
-    mp_client *c = check_client(L, 1, &lp);
-    return client_field(L, lp, c, k);
+    lua_pushvalue(L, 2);
+    if (lua_rawget(L, lua_upvalueindex(1)) == LUA_TNUMBER) {
+        const mp_client *c = check_client(L, 1, &lp);
+        client_field(L, lp, c, (int)lua_tointeger(L, -1));
+        return 1;
+    }
+    luaL_checkstring(L, 2);
+    lua_pushvalue(L, 2);
+    if (lua_gettable(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
+    if (strcmp(lua_tostring(L, 2), "pool") == 0) { lua_getiuservalue(L, 1, 1); return 1; }
+    check_client(L, 1, &lp);
+    return 0;
 }
 
 /* client:typical_ms(hash): how long that hash usually runs there, or nil */
@@ -336,6 +429,14 @@ static int client_remove(lua_State *L) {
     return 1;
 }
 
+static int client_pause(lua_State *L) {
+    l_pool *lp;
+    mp_client *c = check_client(L, 1, &lp);
+    if (mp_pool_pause_client(lp->pool, c, lua_toboolean(L, 2), now_of(lp)) == MP_EBUSY) return luaL_error(L, "a policy runs: no client may be paused from inside it");
+    mp_wire_pump(lp->wire);
+    return 0;
+}
+
 static int client_eq(lua_State *L) {
     l_client *a = luaL_testudata(L, 1, CLIENT), *b = luaL_testudata(L, 2, CLIENT);
     lua_pushboolean(L, a && b && a->lp == b->lp && a->serial == b->serial);
@@ -355,10 +456,20 @@ static int client_serial(lua_State *L) {
 }
 
 void l_open_job(lua_State *L) {
-    static const luaL_Reg jm[] = { { "cancel", job_cancel }, { "_delivered", job_delivered }, { "_key", job_key }, { NULL, NULL } };
+    static const luaL_Reg jm[] = { { "cancel", job_cancel }, { "set_priority", job_set_priority }, { "time_left", job_time_left }, { "_delivered", job_delivered }, { "_key", job_key }, { NULL, NULL } };
     static const luaL_Reg jx[] = { { "__index", job_index }, { "__gc", job_gc }, { "__close", job_gc }, { "__eq", job_eq }, { "__tostring", job_text }, { NULL, NULL } };
-    static const luaL_Reg cm[] = { { "typical_ms", client_typical }, { "_access", client_access }, { "remove", client_remove }, { "_serial", client_serial }, { NULL, NULL } };
-    static const luaL_Reg cx[] = { { "__index", client_index }, { "__eq", client_eq }, { "__tostring", client_text }, { NULL, NULL } };
+    static const luaL_Reg cm[] = { { "typical_ms", client_typical }, { "_access", client_access }, { "remove", client_remove }, { "_pause", client_pause }, { "_serial", client_serial }, { NULL, NULL } };
+    static const luaL_Reg cx[] = { { "__eq", client_eq }, { "__tostring", client_text }, { NULL, NULL } };
     l_class(L, JOB, jm, jx);
     l_class(L, CLIENT, cm, cx);
+    luaL_getmetatable(L, CLIENT);
+    lua_newtable(L);
+    for (int i = 0; client_names[i]; i++) {
+        lua_pushinteger(L, i);
+        lua_setfield(L, -2, client_names[i]);
+    }
+    lua_getfield(L, -2, "methods");
+    lua_pushcclosure(L, client_index, 2);
+    lua_setfield(L, -2, "__index");
+    lua_pop(L, 1);
 }

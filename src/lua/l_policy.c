@@ -238,6 +238,12 @@ static int open_sandbox(lua_State *S) {
     lua_setglobal(S, "os");
     lua_newtable(S);
     lua_setfield(S, LUA_REGISTRYINDEX, "moonpool.loaded");
+    lua_newtable(S);                                 /* views of clients by serial; weak, because clients come and go */
+    lua_createtable(S, 0, 1);
+    lua_pushliteral(S, "v");
+    lua_setfield(S, -2, "__mode");
+    lua_setmetatable(S, -2);
+    lua_rawsetp(S, LUA_REGISTRYINDEX, e);
     lua_register(S, "log", s_log);
     lua_register(S, "require", s_require);
     lua_newtable(S);
@@ -438,6 +444,19 @@ static void answer(hook_call *h, lua_State *S) {
     }
 }
 
+/* The view of a client, kept from call to call: the same one each time. In a user's state it is a handle like any other. */
+static void push_view(lua_State *S, entry *e, const mp_client *c) {
+    if (!e->own) { l_push_client(S, e->lp, c); return; }
+    lua_rawgetp(S, LUA_REGISTRYINDEX, e);
+    if (lua_rawgeti(S, -1, (lua_Integer)mp_client_serial(c)) == LUA_TNIL) {
+        lua_pop(S, 1);
+        l_push_client(S, e->lp, c);
+        lua_pushvalue(S, -1);
+        lua_rawseti(S, -3, (lua_Integer)mp_client_serial(c));
+    }
+    lua_remove(S, -2);
+}
+
 static int run_hook(lua_State *S) {
     hook_call *h = lua_touserdata(S, 1);
     l_pool *lp = h->e->lp;
@@ -453,13 +472,13 @@ static int run_hook(lua_State *S) {
     if (h->hook == ROUTE) {
         lua_createtable(S, (int)h->n, 0);
         for (size_t k = 0; k < h->n; k++) {
-            l_push_client(S, lp, h->clients[k]);
+            push_view(S, h->e, h->clients[k]);
             lua_rawseti(S, -2, (lua_Integer)k + 1);
         }
         lua_pushinteger(S, h->stage);
         n = 3;
     } else if (h->hook == MUTATE) {
-        l_push_client(S, lp, h->client);
+        push_view(S, h->e, h->client);
         lua_pushvalue(S, 2);
         n = 3;
     } else if (h->hook == ON_FAILURE) {
@@ -479,7 +498,9 @@ static int ask_next(struct l_policy *p, size_t *i, hook_call *h, int hook) {
         if (e->off || e->refs[hook] == LUA_NOREF || !lua_checkstack(e->S, 8)) continue;
         ++*i;
         h->e = e;
+        e->lp->routed = h->job;
         protected(e->S, e, run_hook, h, hook_names[hook]);
+        e->lp->routed = NULL;
         return 1;
     }
     return 0;

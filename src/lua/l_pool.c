@@ -60,6 +60,10 @@ static const opt pool_opts[] = {
     { "unreachable_ms", OPT_MS, MS(unreachable) }, { "no_client_ms", OPT_MS, MS(no_client) }, { "node_silence_ms", OPT_MS, MS(node_silence) },
     { "cold_silence_ms", OPT_MS, MS(cold_silence) }, { "total_ms", OPT_MS, MS(total) }, { "retry_delay_ms", OPT_MS, MS(retry_delay) },
     { "reconnect_base_ms", OPT_MS, PAUSE(reconnect_base) }, { "reconnect_cap_ms", OPT_MS, PAUSE(reconnect_cap) }, { "poll_ms", OPT_MS, PAUSE(poll) },
+    { "execution_start_ms", OPT_MS, MS(execution_start) }, { "cooldown_ms", OPT_MS, MS(cooldown) }, { "catalogue_ms", OPT_MS, MS(catalogue) },
+    { "affinity_fallback_ms", OPT_MS, MS(affinity_fallback) }, { "monitoring", OPT_ANY, NO_PLACE, 0, 0 }, { "monitoring_interval_ms", OPT_ANY, NO_PLACE, 0, 0 },
+    { "max_failures_before_block", OPT_INT, offsetof(pool_args, o) + offsetof(mp_pool_opts, max_failures), 0, 1000000 },
+    { "take_backs", OPT_INT, offsetof(pool_args, o) + offsetof(mp_pool_opts, take_backs), 0, 255 },
     { "settle_ms", OPT_MS, MS(settle) }, { "recheck_ms", OPT_MS, PAUSE(recheck) },
     { "max_attempts", OPT_INT, offsetof(pool_args, o) + offsetof(mp_pool_opts, max_attempts), 1, 1000 },
     { "progress_limit", OPT_INT, offsetof(pool_args, o) + offsetof(mp_pool_opts, progress_limit), 2, 100000 },
@@ -155,15 +159,29 @@ static const char **list_of(lua_State *L, int t, const char *name, int workflows
     return v;                                        /* on the stack's top, so it lives as long as the call */
 }
 
-typedef struct { const char *name, *client_id, *user, *password, *ca_file; double priority, max_message; int slots, insecure; } client_args;
+typedef struct { const char *name, *client_id, *user, *password, *ca_file, *api_key, *bearer; double priority, max_message; int slots, insecure; } client_args;
 static const opt client_opts[] = {
     { "name", OPT_TEXT, offsetof(client_args, name), 0, 0 }, { "client_id", OPT_TEXT, offsetof(client_args, client_id), 0, 0 },
     { "user", OPT_TEXT, offsetof(client_args, user), 0, 0 }, { "password", OPT_TEXT, offsetof(client_args, password), 0, 0 },
     { "ca_file", OPT_TEXT, offsetof(client_args, ca_file), 0, 0 }, { "priority", OPT_NUMBER, offsetof(client_args, priority), -1e9, 1e9 },
     { "max_message", OPT_NUMBER, offsetof(client_args, max_message), 1024, 4e9 }, { "slots", OPT_INT, offsetof(client_args, slots), 1, 64 },
     { "insecure", OPT_BOOL, offsetof(client_args, insecure), 0, 0 }, { "tags", OPT_ANY, NO_PLACE, 0, 0 }, { "affinity", OPT_ANY, NO_PLACE, 0, 0 },
-    { "headers", OPT_ANY, NO_PLACE, 0, 0 }, { NULL, 0, 0, 0, 0 }
+    { "headers", OPT_ANY, NO_PLACE, 0, 0 }, { "api_key", OPT_TEXT, offsetof(client_args, api_key), 0, 0 }, { "bearer", OPT_TEXT, offsetof(client_args, bearer), 0, 0 },
+    { NULL, 0, 0, 0, 0 }
 };
+
+/* One more header line behind those of the option; kept alive by the stack's top. */
+static const char **with_bearer(lua_State *L, const char **headers, const char *token) {
+    size_t n = 0;
+    while (headers && headers[n]) n++;
+    if (strpbrk(token, "\r\n")) luaL_error(L, "add_client: option 'bearer': a token may not contain line ends");
+    const char **v = lua_newuserdatauv(L, (n + 2) * sizeof *v, 1);
+    for (size_t i = 0; i < n; i++) v[i] = headers[i];
+    v[n] = lua_pushfstring(L, "Authorization: Bearer %s", token);
+    v[n + 1] = NULL;
+    lua_setiuservalue(L, -2, 1);
+    return v;
+}
 
 /* pool:add_client(url, options) -> client, or nil, err */
 static int pool_add_client(lua_State *L) {
@@ -173,10 +191,11 @@ static int pool_add_client(lua_State *L) {
     mp_err e = { 0 };
     lua_settop(L, 3);
     l_options(L, 3, client_opts, &a, "add_client");
-    mp_client_opts o = { .name = a.name, .client_id = a.client_id, .priority = a.priority, .slots = a.slots };
+    mp_client_opts o = { .name = a.name, .client_id = a.client_id, .priority = a.priority, .slots = a.slots, .api_key = a.api_key };
     o.tags = list_of(L, 3, "tags", 0);
     o.affinity = list_of(L, 3, "affinity", 1);
     const char **headers = l_headers(L, 3, "add_client", 0);
+    if (a.bearer) headers = with_bearer(L, headers, a.bearer);
     const char *userpwd = a.user ? lua_pushfstring(L, "%s:%s", a.user, a.password ? a.password : "") : NULL;
     const char *host = strstr(url, "://"), *at = host ? strpbrk(host + 3, "@/?#") : NULL;
     if (at && *at == '@') {                          /* http://user:password@host: kept apart, so that no text shows it */
@@ -237,7 +256,11 @@ static const opt job_opts[] = {
     { "priority", OPT_NUMBER, offsetof(mp_job_opts, priority), -1e15, 1e15 }, { "max_attempts", OPT_INT, offsetof(mp_job_opts, max_attempts), 1, 1000 },
     { "profiling", OPT_BOOL, offsetof(mp_job_opts, profiling), 0, 0 }, { "partial_outputs", OPT_BOOL, offsetof(mp_job_opts, partial_outputs), 0, 0 },
     { "front", OPT_BOOL, offsetof(mp_job_opts, front), 0, 0 }, { "node_silence_ms", OPT_MS, offsetof(mp_job_opts, node_silence), 0, 1e12 },
-    { "total_ms", OPT_MS, offsetof(mp_job_opts, total), 0, 1e12 }, { "metadata", OPT_ANY, NO_PLACE, 0, 0 }, { "extra_data", OPT_ANY, NO_PLACE, 0, 0 }, { NULL, 0, 0, 0, 0 }
+    { "total_ms", OPT_MS, offsetof(mp_job_opts, total), 0, 1e12 }, { "execution_start_ms", OPT_MS, offsetof(mp_job_opts, execution_start), 0, 1e12 },
+    { "delay_ms", OPT_MS, offsetof(mp_job_opts, delay), 0, 1e12 }, { "retry_delay_ms", OPT_MS, offsetof(mp_job_opts, retry_delay), 0, 1e12 },
+    { "job_id", OPT_TEXT, offsetof(mp_job_opts, id), 0, 0 }, { "preferred_clients", OPT_ANY, NO_PLACE, 0, 0 }, { "excluded_clients", OPT_ANY, NO_PLACE, 0, 0 },
+    { "priority_overrides", OPT_ANY, NO_PLACE, 0, 0 }, { "include_outputs", OPT_ANY, NO_PLACE, 0, 0 }, { "metadata", OPT_ANY, NO_PLACE, 0, 0 }, { "extra_data", OPT_ANY, NO_PLACE, 0, 0 },
+    { NULL, 0, 0, 0, 0 }
 };
 
 /* The JSON of a field, as a Lua string on the stack's top; NULL when it is absent. */
@@ -251,21 +274,93 @@ static const char *json_field(lua_State *L, int t, const char *name) {
     return lua_tostring(L, -1);
 }
 
-/* pool:submit(workflow, options) -> job, or nil, err (kind "full", "invalid", "gone") */
+/* The value at i names a client: a name, a URL, or a client of this pool. NULL: neither. */
+static const char *client_named(lua_State *L, int i, const l_pool *lp) {
+    if (lua_type(L, i) == LUA_TSTRING) return lua_tostring(L, i);
+    const mp_client *c = l_test_client(L, i, lp);
+    return c ? mp_client_url(c) : NULL;
+}
+
+/* A list of clients as NULL-ended names, kept alive by the stack's top and the option table. */
+static const char **clients_field(lua_State *L, int t, const char *name, const l_pool *lp) {
+    if (lua_getfield(L, t, name) == LUA_TNIL) return NULL;
+    if (!lua_istable(L, -1)) luaL_error(L, "submit: option '%s': a list of clients expected, got %s", name, luaL_typename(L, -1));
+    size_t n = lua_rawlen(L, -1);
+    const char **v = lua_newuserdatauv(L, (n + 1) * sizeof *v, 0);
+    for (size_t i = 0; i < n; i++) {
+        lua_rawgeti(L, -2, (lua_Integer)i + 1);
+        v[i] = client_named(L, -1, lp);
+        if (!v[i]) luaL_error(L, "submit: option '%s': item %d: a name, a URL or a client expected, got %s", name, (int)i + 1, luaL_typename(L, -1));
+        lua_pop(L, 1);
+    }
+    v[n] = NULL;
+    return v;
+}
+
+/* {[client] = number} */
+static void overrides_field(lua_State *L, int t, mp_job_opts *o, const l_pool *lp) {
+    size_t n = 0, k = 0;
+    if (lua_getfield(L, t, "priority_overrides") == LUA_TNIL) return;
+    if (!lua_istable(L, -1)) luaL_error(L, "submit: option 'priority_overrides': a table of client = number expected, got %s", luaL_typename(L, -1));
+    int from = lua_gettop(L);
+    for (lua_pushnil(L); lua_next(L, from); lua_pop(L, 1)) n++;
+    const char **names = lua_newuserdatauv(L, (n + 1) * sizeof *names, 0);
+    double *values = lua_newuserdatauv(L, (n + 1) * sizeof *values, 0);
+    for (lua_pushnil(L); lua_next(L, from); lua_pop(L, 1)) {
+        names[k] = client_named(L, -2, lp);
+        if (!names[k] || lua_type(L, -1) != LUA_TNUMBER) luaL_error(L, "submit: option 'priority_overrides': names, URLs or clients as keys and numbers as values expected");
+        values[k++] = lua_tonumber(L, -1);
+    }
+    names[k] = NULL;
+    o->overrides = names;
+    o->override_values = values;
+}
+
+/* The further workflows of a list at t, from the second one on. */
+static void variants_of(lua_State *L, int t, mp_job_opts *o) {
+    size_t n = lua_rawlen(L, t) - 1;
+    mp_workflow **v = lua_newuserdatauv(L, (n + 1) * sizeof *v, 0);
+    for (size_t i = 0; i < n; i++) {
+        lua_rawgeti(L, t, (lua_Integer)i + 2);
+        if (!(v[i] = l_test_workflow(L, -1))) luaL_error(L, "submit_variants: item %d: a workflow expected, got %s", (int)i + 2, luaL_typename(L, -1));
+        lua_pop(L, 1);
+    }
+    o->variants = v;
+    o->n_variants = n;
+}
+
+static mp_time off_or(mp_time given) { return given == 0 ? MP_NEVER : given < 0 ? 0 : given; }        /* a bound of 0 switches it off */
+
+/* pool:_submit(workflow or list of them, options) -> job, or nil, err (kind "full", "invalid", "gone") */
 static int pool_submit(lua_State *L) {
     l_pool *lp = l_check_pool(L, 1);
-    mp_workflow *w = l_check_workflow(L, 2);
     mp_job_opts o;
     mp_err e = { 0 };
+    lua_settop(L, 3);
     mp_job_defaults(&o);
-    if (!lua_isnoneornil(L, 3)) {
-        o.node_silence = o.total = -1;
+    mp_workflow *w;
+    if (lua_istable(L, 2)) {
+        if (lua_rawlen(L, 2) == 0) return luaL_error(L, "submit_variants: a list of workflows expected, got an empty table");
+        variants_of(L, 2, &o);
+        lua_rawgeti(L, 2, 1);
+        if (!(w = l_test_workflow(L, -1))) return luaL_error(L, "submit_variants: item 1: a workflow expected, got %s", luaL_typename(L, -1));
+    } else w = l_check_workflow(L, 2);
+    luaL_checkstack(L, 20, NULL);
+    if (!lua_isnil(L, 3)) {
+        o.node_silence = o.total = o.execution_start = -1;
         l_options(L, 3, job_opts, &o, "submit");
-        o.node_silence = o.node_silence == 0 ? MP_NEVER : o.node_silence < 0 ? 0 : o.node_silence;   /* 0 switches it off */
-        o.total = o.total == 0 ? MP_NEVER : o.total < 0 ? 0 : o.total;
+        o.node_silence = off_or(o.node_silence);
+        o.total = off_or(o.total);
+        o.execution_start = off_or(o.execution_start);
         o.metadata = json_field(L, 3, "metadata");
         o.extra_data = json_field(L, 3, "extra_data");
+        o.include = json_field(L, 3, "include_outputs");
+        o.prefer = clients_field(L, 3, "preferred_clients", lp);
+        o.exclude = clients_field(L, 3, "excluded_clients", lp);
+        overrides_field(L, 3, &o, lp);
         if (o.extra_data && o.extra_data[0] != '{') return luaL_error(L, "submit: option 'extra_data': names expected as keys");
+        if (o.include && o.include[0] != '[') return luaL_error(L, "submit: option 'include_outputs': a list of node ids expected");
+        if (o.id && (!*o.id || strlen(o.id) > 200)) return luaL_error(L, "submit: option 'job_id': 1 to 200 bytes expected");
     }
     mp_job *j = mp_pool_submit(lp->pool, w, &o, now_of(lp), &e);
     if (e.code == MP_EBUSY) return luaL_error(L, "%s", e.msg);
@@ -280,10 +375,39 @@ static int pool_submit(lua_State *L) {
 
 static int pool_job(lua_State *L) {
     l_pool *lp = l_check_pool(L, 1);
-    uint64_t id = lua_isinteger(L, 2) ? (uint64_t)lua_tointeger(L, 2) : strtoull(luaL_checkstring(L, 2), NULL, 16);
+    mp_job *named = lua_type(L, 2) == LUA_TSTRING ? mp_pool_job_named(lp->pool, lua_tostring(L, 2)) : NULL;
+    uint64_t id = named ? mp_job_id(named) : lua_isinteger(L, 2) ? (uint64_t)lua_tointeger(L, 2) : strtoull(luaL_checkstring(L, 2), NULL, 16);
     if (!mp_pool_job(lp->pool, id)) return 0;
     l_push_job(L, lp, id, 1);
     return 1;
+}
+
+/* pool:_name(key) -> the id that scripts know the job by */
+static int pool_name(lua_State *L) {
+    l_pool *lp = l_check_pool(L, 1);
+    uint64_t id = (uint64_t)luaL_checkinteger(L, 2);
+    const mp_job *j = mp_pool_job(lp->pool, id);
+    l_push_job_id(L, j, id);
+    return 1;
+}
+
+static int pool_pause(lua_State *L) {
+    l_pool *lp = l_check_pool(L, 1);
+    if (mp_pool_pause(lp->pool, lua_toboolean(L, 2), now_of(lp)) == MP_EBUSY) return luaL_error(L, "a policy runs: the pool may not be paused from inside it");
+    mp_wire_pump(lp->wire);
+    return 0;
+}
+
+static void add_queue(void *ud, const char *hash, const char *type, size_t pending) {
+    lua_State *L = ud;
+    lua_createtable(L, 0, 3);
+    lua_pushstring(L, hash);
+    lua_setfield(L, -2, "workflow_hash");
+    lua_pushstring(L, type);
+    lua_setfield(L, -2, "type");
+    lua_pushinteger(L, (lua_Integer)pending);
+    lua_setfield(L, -2, "pending");
+    lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
 }
 
 static int pool_undelivered(lua_State *L) {
@@ -300,7 +424,7 @@ static int pool_stats(lua_State *L) {
     mp_pool_get_stats(lp->pool, &s);
     struct { const char *name; size_t v; } fields[] = {
         { "pending", s.pending }, { "assigned", s.assigned }, { "running", s.running }, { "delayed", s.delayed }, { "completed", s.completed },
-        { "failed", s.failed }, { "canceled", s.canceled }, { "clients", s.clients }, { "online", s.online }, { "malformed", s.malformed },
+        { "failed", s.failed }, { "canceled", s.canceled }, { "clients", s.clients }, { "online", s.online }, { "malformed", s.malformed }, { "parked", s.parked }, { "taken_back", s.taken_back },
         { "unfinished", s.pending + s.assigned + s.running }
     };
     lua_createtable(L, 0, 11);
@@ -308,6 +432,11 @@ static int pool_stats(lua_State *L) {
         lua_pushinteger(L, (lua_Integer)fields[i].v);
         lua_setfield(L, -2, fields[i].name);
     }
+    lua_pushboolean(L, mp_pool_paused(lp->pool));
+    lua_setfield(L, -2, "paused");
+    lua_newtable(L);
+    mp_pool_queues(lp->pool, add_queue, L);
+    lua_setfield(L, -2, "queues");
     return 1;
 }
 
@@ -373,7 +502,7 @@ void l_open_pool(lua_State *L) {
     static const luaL_Reg methods[] = {
         { "add_client", pool_add_client }, { "clients", pool_clients }, { "_client", pool_client_by }, { "clients_for", pool_may_run }, { "_submit", pool_submit }, { "job", pool_job },
         { "stats", pool_stats }, { "_undelivered", pool_undelivered }, { "_stop", pool_stop }, { "_quiet", pool_quiet }, { "_handler", pool_handler }, { "_want", pool_want },
-        { "_state", pool_state }, { "_closed", pool_closed }, { "_free", pool_free }, { "_transfer", pool_transfer }, { NULL, NULL }
+        { "_state", pool_state }, { "_closed", pool_closed }, { "_free", pool_free }, { "_transfer", pool_transfer }, { "_name", pool_name }, { "_pause", pool_pause }, { NULL, NULL }
     };
     static const luaL_Reg meta[] = { { "__index", pool_index }, { "__gc", pool_free }, { NULL, NULL } };
     l_class(L, POOL, methods, meta);

@@ -1,4 +1,10 @@
--- moonpool/policy/first_free.lua: the first client in built-in order (priority, then order of adding).
+-- moonpool/policy/first_free.lua: the free client with the highest priority; between equals the one that was added first.
 local M = {}
-function M.route(_, clients) return clients[1] end
+function M.route(_, clients)
+  local best = clients[1]
+  for _, c in ipairs(clients) do
+    if c.priority > best.priority or (c.priority == best.priority and c.index < best.index) then best = c end
+  end
+  return best
+end
 return M
