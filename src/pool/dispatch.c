@@ -75,9 +75,16 @@ static void look_at_touched(mp_pool *p) {
 
 /* ---- candidates -------------------------------------------------------------------------------------------------- */
 
+/* All its slots are held by prompts that nobody wants any more and that it does not let go. */
+static int stuck(const mp_client *c) {
+    int dead = 0;
+    for (const prompt *pr = c->prompts; pr; pr = pr->next) dead += !pr->job;
+    return dead >= c->slots;
+}
+
 int has_fresh(const mp_pool *p, const mp_job *j) {
     for (const mp_client *c = p->clients; c; c = c->next)
-        if (client_open(c) && job_may_run(c, j) && !job_wants_not(j, c)) return 1;
+        if (client_open(c) && !stuck(c) && job_may_run(c, j) && !job_wants_not(j, c)) return 1;
     return 0;
 }
 

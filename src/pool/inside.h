@@ -317,7 +317,7 @@ void link_connected(mp_client *c, uint64_t action, const mp_result *r, mp_time n
 void link_checked(mp_client *c, const mp_result *r, mp_time now);
 void link_closed(mp_client *c, mp_time now);
 int link_wanted(const mp_client *c);
-void link_freed(mp_client *c, const mp_result *r, mp_time now);      /* POST /free was answered */
+void link_freed(mp_client *c, mp_time now);          /* POST /free was answered, or not */
 void link_tick(mp_client *c, mp_time now);
 void client_rearm(mp_client *c, mp_time now);
 

@@ -109,7 +109,7 @@ static void online(mp_client *c, mp_time now) {
         c->moved = now;
     }
     c->heard = now;
-    client_unwedge(c, 0, now);
+    if (!c->prompts) client_unwedge(c, 0, now);      /* a prompt that hangs there still is no better for a new connection */
     mp_logf(&c->pool->log, c->polling ? MP_LOG_WARN : MP_LOG_INFO, "client %s is online (ComfyUI %s)%s%s", c->name, c->version ? c->version : "unknown",
             c->polling ? ", asked instead of listened to: " : "", c->polling ? c->socket_words : "");
     client_touch(c);
@@ -189,8 +189,7 @@ void link_checked(mp_client *c, const mp_result *r, mp_time now) {
     client_rearm(c, now);
 }
 
-void link_freed(mp_client *c, const mp_result *r, mp_time now) {
-    if (r->code && r->code != MP_EABORT) link_reset(c, r->message ? r->message : "POST /free failed", now);
+void link_freed(mp_client *c, mp_time now) {
     client_touch(c);
     client_rearm(c, now);
 }

@@ -120,7 +120,7 @@ void mp_pool_done(mp_pool *p, uint64_t action, const mp_result *r, mp_time now) 
     case DO_LOOK: block_looked(c, action, u->s, r, now); break;
     case DO_FREE:
         if (c->freeing == action) c->freeing = 0;
-        link_freed(c, r, now);
+        link_freed(c, now);
         break;
     case DO_FORGET: break;
     }

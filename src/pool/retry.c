@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #define BAD_IN_A_ROW 3
+#define FREE_BOUND MP_MS(2000)                       /* a healthy server answers at once; work does not wait for others */
 
 static void avoid(mp_job *j, const mp_client *c) {
     struct tail *t = job_tail(j);
@@ -32,7 +33,7 @@ static void free_memory(mp_pool *p, mp_client *c) {
     if (c->freeing || c->state != MP_CLIENT_ONLINE || MP_MUTANT == 17) return;
     mp_buf_puts(&path, "/free");
     mp_buf_puts(&body, "{\"unload_models\":true,\"free_memory\":true}");
-    c->freeing = act(p, c, DO_FREE, NULL, "POST", &path, &body, p->o.request_timeout);
+    c->freeing = act(p, c, DO_FREE, NULL, "POST", &path, &body, p->o.request_timeout < FREE_BOUND ? p->o.request_timeout : FREE_BOUND);
     client_touch(c);
 }
 

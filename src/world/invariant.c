@@ -116,7 +116,7 @@ static void check_wishes(trial *x, const tracked *k, const mp_client *c) {
 static void check_freed(trial *x, mp_client *c, size_t sim) {
     mp_sim_record r;
     mp_sim_get_record(mp_world_sim(x->w, sim), &r);
-    if (x->must_free[sim] > r.frees) broke(x, "sim%zu ran out of memory and gets a prompt without having been asked to free it", sim);
+    if (x->must_free[sim] > r.frees && mp_world_now(x->w) - x->oom_at[sim] < MP_MS(2000)) broke(x, "sim%zu ran out of memory and gets a prompt without having been asked to free it", sim);
     (void)c;
 }
 
@@ -162,6 +162,7 @@ static void expect_free(trial *x, uint32_t serial) {
         if (!c || mp_client_serial(c) != serial || mp_client_get_state(c) != MP_CLIENT_ONLINE) continue;
         mp_sim_get_record(mp_world_sim(x->w, i), &r);
         x->must_free[i] = r.frees + 1;
+        x->oom_at[i] = mp_world_now(x->w);
     }
 }
 
@@ -224,7 +225,7 @@ void trial_step(void *ud) {
         if (load < 0 || load > mp_client_slots(c)) broke(x, "sim%zu holds %d prompts with %d slots", i, load, mp_client_slots(c));
         int could = load == 0 && s.pending > s.delayed + s.parked && !x->paused && mp_client_get_state(c) == MP_CLIENT_ONLINE && !mp_client_problem(c) &&
                     !mp_client_paused(c) && !mp_client_draining(c) && somebody_waits(x, c);
-        if (!could || now <= x->frozen) x->idle_since[i] = 0;
+        if (!could || now <= x->frozen || (x->oom_at[i] && now - x->oom_at[i] <= MP_MS(2000))) x->idle_since[i] = 0;
         else if (!x->idle_since[i]) x->idle_since[i] = now;
         else if (now - x->idle_since[i] > x->slack) broke(x, "sim%zu idles while work waits that it may run", i);
     }

@@ -115,7 +115,7 @@ static void submit(mp_world *w, void *ud, size_t kind) {
     if (k->doomed) mp_workflow_set(wf, mp_str_of("3"), mp_str_of("steps"), mp_str_of("0"), NULL);
     if (dice(w, 4) == 0 && !k->doomed) wish(x, w, k, &o, list, &value, &variant);
     k->queued = mp_world_now(w);
-    k->bound = MP_MS(3000000);
+    k->bound = MP_MS(3600000);
     mp_job *j = mp_pool_submit(mp_world_pool(w), wf, &o, mp_world_now(w), NULL);
     mp_workflow_unref(wf);
     if (!j) return;
@@ -180,11 +180,8 @@ static void fault(mp_world *w, void *ud, size_t kind) {
     case F_STALL: mp_sim_stall(s, now + span); break;
     case F_ERROR: mp_sim_fail(s, dice(w, 2) ? NULL : "SaveImage", 1 + (int)dice(w, 2), NULL, NULL); break;
     case F_DARK: mp_world_dark(w, i, now + span); break;
-    case F_OOM:
-        mp_sim_fail(s, "KSampler", 1, "torch.OutOfMemoryError", "Allocation on device");
-        x->slack += 2 * (x->slack - MP_MS(10));      /* it is asked to /free before the next prompt */
-        break;
-    case F_LONG_DOWN: mp_world_down(w, i, now + MP_MS(1200000)); break;  /* far beyond every bound */
+    case F_OOM: mp_sim_fail(s, "KSampler", 1, "torch.OutOfMemoryError", "Allocation on device"); break;
+    case F_LONG_DOWN: mp_world_down(w, i, now + MP_MS(6000000)); break;  /* far beyond every bound */
     case F_WEDGE:
         mp_sim_wedge(s);
         mp_world_at(w, now + MP_MS(1200000), restart, x, i);
@@ -322,7 +319,7 @@ int mp_trial_run(mp_trial *t) {
     build(x);
     x->helped = o.pool.affinity_fallback != 0;
     plan(x);
-    trial_over(x, mp_world_run(x->w, mp_world_now(x->w) + MP_MS(7200000)));
+    trial_over(x, mp_world_run(x->w, mp_world_now(x->w) + MP_MS(14400000)));
     mp_world_digest(x->w, t->digest);
     for (int k = 0; k < CLASSES; k++) mp_workflow_unref(x->wf[k]);
     mp_world_free(x->w);
