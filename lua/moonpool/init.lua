@@ -7,6 +7,21 @@ M._VERSION = "moonpool 0.1"
 
 local fail = task.error
 
+-- Results of a pcall, or its error raised as the caller's: called in tail position, so that level 2 is the script.
+local function pass(ok, ...)
+  if not ok then error((...), 2) end
+  return ...
+end
+
+-- Raises at an option that is not known, at the caller's caller.
+local function known(options, names, what)
+  if options == nil then return end
+  if type(options) ~= "table" then error(what .. ": a table of options expected, got " .. type(options), 3) end
+  for k in pairs(options) do
+    if not names[k] then error(("%s: unknown option '%s'"):format(what, tostring(k)), 3) end
+  end
+end
+
 -- ---- workflows ----------------------------------------------------------------------------------------------
 
 M.workflow = { from = core.workflow.from, hash = core.workflow.hash }
@@ -28,19 +43,82 @@ function M.workflow.load(path)
   return w
 end
 
--- Results of a pcall, or its error raised as the caller's: called in tail position, so that level 2 is the script.
-local function pass(ok, ...)
-  if not ok then error((...), 2) end
-  return ...
+-- true when x (text or table) is a workflow that could be submitted; else nil, err that says what it is or where it breaks.
+function M.workflow.validate(x)
+  local w, err = core.workflow.from(x)
+  return w and true or nil, err
 end
 
--- Raises at an option that is not known, at the caller's caller.
-local function known(options, names, what)
-  if options == nil then return end
-  if type(options) ~= "table" then error(what .. ": a table of options expected, got " .. type(options), 3) end
-  for k in pairs(options) do
-    if not names[k] then error(("%s: unknown option '%s'"):format(what, tostring(k)), 3) end
+local Workflow = core.methods "moonpool.workflow"
+
+local function attachment(what, source, name, options, level)
+  if type(source) ~= "string" and not (type(source) == "table" and type(source.path) == "string") then
+    error(what .. ": bytes, or {path = file}, expected", level + 1)
   end
+  known(options, { subfolder = true, override = true, type = true, original = true }, what)
+  local path = type(source) == "table" and source.path or nil
+  name = name or path and path:match "[^/\\]+$"
+  if type(name) ~= "string" then error(what .. ": a file name expected", level + 1) end
+  local o = options or {}
+  return {
+    data = type(source) == "string" and source or nil, path = path, name = name, subfolder = o.subfolder, type = o.type,
+    overwrite = o.override, mask_of = o.original and core.json.encode(o.original),
+  }
+end
+
+-- The picture in `source` (bytes, or {path = file}) is sent to the client before the prompt, once per client and content,
+-- and the input gets the name that the server gives it. options: subfolder, type ("input"), override (replace a file
+-- of that name there; else the server chooses another one). -> wf, or nil, err when the file cannot be read.
+function Workflow:attach_image(node, input, source, name, options)
+  return pass(pcall(self._attach, self, node, input, attachment("attach_image", source, name, options, 2)))
+end
+
+-- The alpha of this picture becomes the mask of options.original = {filename=, subfolder=, type=}, which is on the server.
+function Workflow:attach_mask(node, input, source, name, options)
+  if not options or type(options.original) ~= "table" then error("attach_mask: option 'original': {filename =, subfolder =, type =} expected", 2) end
+  return pass(pcall(self._attach, self, node, input, attachment("attach_mask", source, name, options, 2)))
+end
+
+-- Files ({name=, data= or path=}) that only have to be on the server, in this subfolder of its input folder.
+function Workflow:attach_folder_files(subfolder, files)
+  if type(files) ~= "table" then error("attach_folder_files: a list of files expected, got " .. type(files), 2) end
+  for i, f in ipairs(files) do
+    if type(f) ~= "table" then error("attach_folder_files: item " .. i .. ": {name =, data = or path =} expected", 2) end
+    local w, err = pass(pcall(self._attach, self, "", "", attachment("attach_folder_files", f.data or f, f.name, { subfolder = subfolder, override = true }, 2)))
+    if not w then return nil, err end
+  end
+  return self
+end
+
+local named = setmetatable({}, { __mode = "k" })          -- per workflow: names of inputs
+
+-- Calls one or more inputs ("6.text") by a name; wf:set(name, value) then sets them all.
+function Workflow:name_input(name, ...)
+  if type(name) ~= "string" or select("#", ...) == 0 then error("name_input: a name and paths of inputs expected", 2) end
+  local mine = named[self] or {}
+  named[self] = mine
+  mine[name] = { ... }
+  return self
+end
+
+function Workflow:name_output(name, node) return pass(pcall(self.output, self, name, node)) end
+
+local set_path, plain_clone = Workflow.set, Workflow.clone
+function Workflow:set(path, value)
+  local paths = named[self] and named[self][path]
+  if not paths then return pass(pcall(set_path, self, path, value)) end
+  for _, p in ipairs(paths) do pass(pcall(set_path, self, p, value)) end
+  return self
+end
+
+function Workflow:clone()
+  local c = plain_clone(self)
+  local mine = named[self]
+  if mine then
+    named[c] = {}
+    for k, v in pairs(mine) do named[c][k] = v end
+  end
+  return c
 end
 
 -- ---- HTTP and WebSocket ---------------------------------------------------------------------------------------
@@ -120,17 +198,22 @@ Socket.__close = function(s) s.object:close() end
 
 local Client = core.methods "moonpool.client"
 
-local function call(client, method, path, body, options)
+-- Options of a request on this client's server: its address and credentials.
+local function request_of(client, path)
   local o = client:_access()
   local headers = {}
   for _, line in ipairs(o.header_lines or {}) do
     local name, value = line:match "^([^:]+):%s*(.*)$"
     headers[name] = value
   end
-  local reply, err = M.http.request {
-    method = method, url = client.url .. path, body = body, headers = headers, userpwd = o.userpwd, ca_file = o.ca_file, insecure = o.insecure,
-    parts = options and options.parts, timeout_ms = options and options.timeout_ms, max_body = options and options.max_body,
-  }
+  return { url = client.url .. path, headers = headers, userpwd = o.userpwd, ca_file = o.ca_file, insecure = o.insecure }
+end
+
+local function call(client, method, path, body, options)
+  local request = request_of(client, path)
+  request.method, request.body = method, body
+  for _, k in ipairs { "parts", "timeout_ms", "max_body" } do request[k] = options and options[k] end
+  local reply, err = M.http.request(request)
   if not reply then
     err.client = client.name
     return nil, err
@@ -234,6 +317,11 @@ local function files_of(job, only)
       end
     end
   end
+  for i, p in ipairs(job.pictures) do                     -- of SaveImageWebsocket: here already, by no name of the server
+    if not only or only == "images" then
+      list[#list + 1] = { filename = ("%s_%05d.png"):format(p.node, i), node = p.node, kind = "images", type = "memory", data = p.data }
+    end
+  end
   return list
 end
 
@@ -280,34 +368,114 @@ local function safe(name)
   return name == "" and "_" or name
 end
 
--- Bytes of one output file ({filename, subfolder, type} or an entry of result.files). Waits. nil, err.
-function Result:fetch(file)
-  local job = self.job
-  local client = job.pool:client(job.client_url)
-  if not client then return nil, fail("gone", "the client that made it is no longer in the pool", self.client) end
-  local began = core.now()
-  local reply, err = call(client, "GET", view_path(file))
-  job.pool:_transfer(job:_key(), core.now() - began)
-  if not reply then return nil, err end
-  if reply.status ~= 200 then return nil, fail("server", ("%s: status %d"):format(file.filename, reply.status), self.client) end
-  return reply.body
+local TRIES = 3                        -- of one download; a file that is not there is not asked for again
+local function retry(fn)
+  local value, err
+  for i = 1, TRIES do
+    value, err = fn()
+    if value or err.final or i == TRIES then break end
+    task.sleep(250 * 4 ^ (i - 1))
+  end
+  if err then err.final = nil end
+  return value, err
 end
 
--- Fetches every output file into `dir` (made when it is not there), each written beside its place and renamed.
--- options.pattern: the name, from {job}, {node}, {client}, {filename}, {name}, {ext}, {index}; default
--- "{job}_{filename}", because servers number their files each for itself. Waits. Returns the paths, or nil, err.
+-- The client that made a result, and what it was asked for; nil, err when it is no longer there.
+local function maker(result)
+  local client = result.job.pool:client(result.job.client_url)
+  if not client then return nil, fail("gone", "the client that made it is no longer in the pool", result.client) end
+  return client
+end
+
+local function refused(result, file, status)
+  local err = fail("server", ("%s: status %d"):format(file.filename, status), result.client)
+  err.final = status < 500
+  return nil, err
+end
+
+-- Bytes of one output file ({filename, subfolder, type} or an entry of result.files). Waits. options.max_bytes: a longer
+-- file is nil, err (kind "limit"); default 256 MiB. A download that breaks is tried three times.
+function Result:fetch(file, options)
+  known(options, { max_bytes = true }, "result:fetch")
+  local bound = options and options.max_bytes or 256 * 1024 * 1024
+  if type(bound) ~= "number" or bound < 1 then error("result:fetch: option 'max_bytes': a number from 1 expected", 2) end
+  if file.data then
+    if #file.data > bound then return nil, fail("limit", "the picture is larger than max_bytes") end
+    return file.data
+  end
+  local client, gone = maker(self)
+  if not client then return nil, gone end
+  local job, began = self.job, core.now()
+  local bytes, err = retry(function()
+    local reply, e = call(client, "GET", view_path(file), nil, { max_body = bound })
+    if not reply then
+      e.final = e.kind == "limit"
+      return nil, e
+    end
+    if reply.status ~= 200 then return refused(self, file, reply.status) end
+    return reply.body
+  end)
+  job.pool:_transfer(job:_key(), core.now() - began)
+  return bytes, err
+end
+
+local function write(path, bytes)
+  local folder = path:match "^(.*)/[^/]*$"
+  local f, words = io.open(path .. ".part", "wb")
+  if not f and folder then
+    core.make_folders(path)
+    f, words = io.open(path .. ".part", "wb")
+  end
+  if not f then return nil, fail("io", words) end
+  local ok, trouble = f:write(bytes)
+  local closed = f:close()
+  if ok and closed then ok, trouble = os.rename(path .. ".part", path) end
+  if ok then return true end
+  os.remove(path .. ".part")
+  return nil, fail("io", path .. ": " .. tostring(trouble))
+end
+
+-- One output file, streamed into `path`. Waits.
+local function download(result, client, file, path)
+  if file.data then return write(path, file.data) end
+  return retry(function()
+    local err
+    local reply = task.await(function(done)
+      local o = request_of(client, view_path(file))
+      o.timeout_ms = 3600000
+      local ok, e = core.download(o, path, done)
+      if not ok then err = e; done() end
+    end)
+    if err then return nil, err end
+    if reply.kind then
+      local e = fail(reply.kind, (reply.kind == "io" and path .. ": " or file.filename .. ": ") .. reply.message, result.client)
+      e.final = reply.kind == "io"
+      return nil, e
+    end
+    if reply.status ~= 200 then return refused(result, file, reply.status) end
+    return true
+  end)
+end
+
+-- Fetches every output file into `dir` (made when it is not there), each streamed beside its place and renamed when it
+-- is whole. options.pattern: the name, from {job}, {node}, {client}, {filename}, {name}, {ext}, {index}; default
+-- "{job}_{filename}", because servers number their files each for itself. Whatever names a server sends, nothing is
+-- written outside of `dir`. Waits. Returns the paths, or nil, err (then what was saved before stays).
 function Result:save(dir, options)
   if type(dir) ~= "string" then error("result:save: a folder expected, got " .. type(dir), 2) end
   known(options, { pattern = true }, "result:save")
   local pattern = options and options.pattern or "{job}_{filename}"
+  if type(pattern) ~= "string" then error("result:save: option 'pattern': a string expected, got " .. type(pattern), 2) end
   local paths, taken = {}, {}
   if dir == "" then dir = "." end
+  if #self.files == 0 then return paths end
+  local client, gone = maker(self)
+  if not client then return nil, gone end
+  local began = core.now()
   for i, file in ipairs(self.files) do
-    local bytes, err = self:fetch(file)
-    if not bytes then return nil, err end
     local base = safe(file.filename)
     local fields = {
-      job = self.job_id, node = safe(file.node), client = safe(self.client or ""), filename = base, name = base:match "^(.*)%.[^.]*$" or base,
+      job = safe(self.job_id), node = safe(file.node), client = safe(self.client or ""), filename = base, name = base:match "^(.*)%.[^.]*$" or base,
       ext = base:match "%.([^.]*)$" or "", index = tostring(i),
     }
     local name = safe((pattern:gsub("{(%w+)}", fields)))
@@ -317,10 +485,11 @@ function Result:save(dir, options)
     end
     taken[name] = true
     local path = (dir == "/" and "" or dir:gsub("/*$", "")) .. "/" .. name
-    local words = task.await(function(done) core.write_file(path, bytes, done) end)
-    if words then return nil, fail("io", path .. ": " .. words) end
+    local ok, err = download(self, client, file, path)
+    if not ok then return nil, err end
     paths[#paths + 1] = path
   end
+  self.job.pool:_transfer(self.job:_key(), core.now() - began)
   return paths
 end
 

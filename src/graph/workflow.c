@@ -28,13 +28,15 @@ typedef struct {
 
 typedef struct { uint32_t node; int32_t input; char *name; char *value; } change;   /* input -1: a new one called name */
 typedef struct { char *alias, *id; } output;
+typedef struct { int32_t node; char *input; mp_file *file; } attachment;
 
 struct mp_workflow {
     uint32_t refs;
-    uint16_t n_changes, n_outputs;
+    uint16_t n_changes, n_outputs, n_attachments;
     base_t *base;
     change *changes;
     output *outputs;
+    attachment *attachments;
     char *hash;                                      /* NULL: not known yet, or the base's (see same_hash) */
     int same_hash;                                   /* no change so far matters to the hash */
 };
@@ -194,8 +196,13 @@ void mp_workflow_unref(mp_workflow *w) {
         free(w->outputs[i].alias);
         free(w->outputs[i].id);
     }
+    for (size_t i = 0; i < w->n_attachments; i++) {
+        free(w->attachments[i].input);
+        mp_file_unref(w->attachments[i].file);
+    }
     free(w->changes);
     free(w->outputs);
+    free(w->attachments);
     free(w->hash);
     base_unref(w->base);
     free(w);
@@ -215,6 +222,8 @@ mp_workflow *mp_workflow_clone(const mp_workflow *w) {
         c->changes[i].value = mp_strdup(w->changes[i].value);
     }
     for (size_t i = 0; i < w->n_outputs; i++) c->outputs[i] = (output){ mp_strdup(w->outputs[i].alias), mp_strdup(w->outputs[i].id) };
+    c->attachments = w->n_attachments ? mp_alloc(w->n_attachments * sizeof *c->attachments) : NULL;
+    for (size_t i = 0; i < w->n_attachments; i++) c->attachments[i] = (attachment){ w->attachments[i].node, mp_strdup(w->attachments[i].input), mp_file_ref(w->attachments[i].file) };
     return c;
 }
 
@@ -353,6 +362,33 @@ size_t mp_workflow_outputs(const mp_workflow *w) { return w->n_outputs; }
 void mp_workflow_output_at(const mp_workflow *w, size_t i, const char **alias, const char **id) {
     *alias = w->outputs[i].alias;
     *id = w->outputs[i].id;
+}
+
+/* ---- attachments ---------------------------------------------------------------------------------- */
+
+int mp_workflow_attach(mp_workflow *w, mp_str node, mp_str input, mp_file *file, mp_err *e) {
+    long at = node.n ? mp_workflow_index(w, node) : -1;
+    if (node.n && at < 0) return mp_fail(e, MP_EINVAL, "the workflow has no node \"%.*s\" to attach a file to", (int)node.n, node.p);
+    for (size_t i = 0; node.n && i < w->n_attachments; i++) {        /* the newest stands */
+        attachment *a = &w->attachments[i];
+        if (a->node != at || !mp_str_is(input, a->input)) continue;
+        mp_file_ref(file);
+        mp_file_unref(a->file);
+        a->file = file;
+        return 0;
+    }
+    if (w->n_attachments == 1000) return mp_fail(e, MP_ELIMIT, "more than 1000 files for one workflow");
+    w->attachments = mp_realloc(w->attachments, (w->n_attachments + 1u) * sizeof *w->attachments);
+    w->attachments[w->n_attachments++] = (attachment){ (int32_t)at, mp_strndup(input.p, input.n), mp_file_ref(file) };
+    return 0;
+}
+
+size_t mp_workflow_attachments(const mp_workflow *w) { return w->n_attachments; }
+
+mp_file *mp_workflow_attachment(const mp_workflow *w, size_t i, long *node, const char **input) {
+    *node = w->attachments[i].node;
+    *input = w->attachments[i].input;
+    return w->attachments[i].file;
 }
 
 /* ---- text and hash -------------------------------------------------------------------------------- */

@@ -6,6 +6,7 @@
 #ifndef MP_WORKFLOW_H
 #define MP_WORKFLOW_H
 #include "base/json.h"
+#include "graph/file.h"
 
 typedef struct mp_workflow mp_workflow;
 
@@ -47,6 +48,12 @@ int mp_workflow_input_at(const mp_workflow *w, size_t node, size_t i, mp_str *na
 int mp_workflow_output(mp_workflow *w, mp_str alias, mp_str id, mp_err *e);
 size_t mp_workflow_outputs(const mp_workflow *w);
 void mp_workflow_output_at(const mp_workflow *w, size_t i, const char **alias, const char **id);
+
+/* The workflow needs `file` (a reference is taken) on the server that runs it. With a node its input gets the name that
+ * the server gives the file; node empty: it only has to be there. */
+int mp_workflow_attach(mp_workflow *w, mp_str node, mp_str input, mp_file *file, mp_err *e);
+size_t mp_workflow_attachments(const mp_workflow *w);
+mp_file *mp_workflow_attachment(const mp_workflow *w, size_t i, long *node, const char **input);     /* node -1: none */
 
 void mp_workflow_write(mp_buf *b, const mp_workflow *w);               /* the text that is sent */
 /* The structural hash (64 hex digits); computed once per base and only again where a change matters. */

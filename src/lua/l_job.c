@@ -186,8 +186,23 @@ static void f_cached(lua_State *L, l_pool *lp, const mp_job *j) {        /* node
     }
 }
 
+static void f_pictures(lua_State *L, l_pool *lp, const mp_job *j) {
+    (void)lp;
+    lua_newtable(L);
+    for (size_t i = 0; i < mp_job_pictures(j); i++) {
+        const char *node;
+        mp_str p = mp_job_picture(j, i, &node);
+        lua_createtable(L, 0, 2);
+        lua_pushstring(L, node);
+        lua_setfield(L, -2, "node");
+        lua_pushlstring(L, p.p, p.n);
+        lua_setfield(L, -2, "data");
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+}
+
 static const job_field job_fields[] = {
-    { "progress", f_progress }, { "include", f_include }, { "cached_outputs", f_cached },
+    { "progress", f_progress }, { "include", f_include }, { "cached_outputs", f_cached }, { "pictures", f_pictures },
     { "id", f_id }, { "status", f_status }, { "ended", f_ended }, { "priority", f_priority }, { "attempts", f_attempts }, { "waited_ms", f_waited },
     { "structure_hash", f_hash }, { "models", f_models }, { "prompt_id", f_prompt }, { "client", f_client }, { "client_url", f_url }, { "error", f_error },
     { "raw_outputs", f_outputs }, { "aliases", f_aliases }, { "auto_seeds", f_seeds }, { "metadata", f_metadata }, { "sent", f_sent }, { "profile", f_profile }

@@ -1,11 +1,9 @@
-/* lua/l_net.c -- floor 7, lua: HTTP, WebSocket, timers and files off the loop, by callback; init.lua makes them wait. */
+/* lua/l_net.c -- floor 7, lua: HTTP, WebSocket, timers and downloads, by callback; init.lua makes them wait. */
 #include "lua/inside.h"
 #include "net/http.h"
 #include "net/ws.h"
-#include <errno.h>
+#include "wire/transfer.h"
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define TIMER "moonpool.timer"
 #define WS "moonpool.ws"
@@ -224,61 +222,63 @@ static int timer_cancel(lua_State *L) {
     return 0;
 }
 
-/* ---- files: written beside the target and renamed, in the thread pool -------------------------------------------------------- */
+/* ---- downloads ---------------------------------------------------------------------------------------------------------- */
 
-typedef struct { l_ctx *ctx; int ref; char *path, *data, *error; size_t n; } writing;
-
-/* All folders above the file. */
-static void make_folders(char *path) {
-    for (char *p = path + 1; *p; p++)
-        if (*p == '/') {
-            *p = 0;
-            mkdir(path, 0777);
-            *p = '/';
+static void on_transfer(void *ud, const mp_http_reply *r, const char *words) {
+    request *q = ud;
+    lua_State *L = q->ctx->L;
+    int top = lua_gettop(L);
+    if (lua_checkstack(L, 8)) {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, q->ref);
+        lua_createtable(L, 0, 3);
+        lua_pushinteger(L, r->status);
+        lua_setfield(L, -2, "status");
+        if (words || r->code) {
+            lua_pushstring(L, words ? "io" : mp_err_kind(r->code));
+            lua_setfield(L, -2, "kind");
+            lua_pushstring(L, words ? words : r->message);
+            lua_setfield(L, -2, "message");
         }
+        l_pcall(L, 1, 0, "download callback");
+    }
+    lua_settop(L, top);
+    luaL_unref(L, LUA_REGISTRYINDEX, q->ref);
+    free(q);
 }
 
-static void write_work(void *ud) {
-    writing *w = ud;
-    char *beside = mp_format("%s.part", w->path);
-    FILE *f = NULL;
-    make_folders(w->path);
-    if (!(f = fopen(beside, "wb")) || fwrite(w->data, 1, w->n, f) != w->n) w->error = mp_strdup(strerror(errno));
-    if (f && fclose(f) != 0 && !w->error) w->error = mp_strdup(strerror(errno));         /* a full disk may show only here */
-    if (!w->error && rename(beside, w->path) != 0) w->error = mp_strdup(strerror(errno));
-    if (w->error) unlink(beside);
-    free(beside);
-}
-
-static void write_done(void *ud) {
-    writing *w = ud;
-    lua_State *L = w->ctx->L;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, w->ref);
-    luaL_unref(L, LUA_REGISTRYINDEX, w->ref);
-    lua_pushstring(L, w->error);
-    l_pcall(L, 1, 0, "file callback");
-    free(w->path);
-    free(w->data);
-    free(w->error);
-    free(w);
-}
-
-/* write_file(path, data, callback): callback(nil) or callback(words) */
-static int net_write_file(lua_State *L) {
-    size_t n;
-    const char *path = luaL_checkstring(L, 1), *data = luaL_checklstring(L, 2, &n);
+/* download(options, path, callback): as http, the body streamed into a file; callback gets {status} or also {kind, message}. */
+static int net_download(lua_State *L) {
+    http_args a = { 0 };
+    mp_err e = { 0 };
+    luaL_checktype(L, 1, LUA_TTABLE);
+    const char *path = luaL_checkstring(L, 2);
     luaL_checktype(L, 3, LUA_TFUNCTION);
-    mp_loop *loop = l_loop(L);
     lua_settop(L, 3);
-    writing *w = mp_alloc(sizeof *w);
-    *w = (writing){ l_context(L), luaL_ref(L, LUA_REGISTRYINDEX), mp_strdup(path), mp_strndup(data, n), NULL, n };
-    mp_loop_work(loop, write_work, write_done, w);
+    l_options(L, 1, http_opts, &a, "download");
+    if (!a.url) return luaL_error(L, "download: option 'url' is missing");
+    mp_http_opts o = { .url = a.url, .userpwd = a.userpwd, .ca_file = a.ca_file, .timeout = a.timeout, .connect_timeout = a.connect_timeout, .insecure = a.insecure };
+    o.headers = l_headers(L, 1, "download", 1);
+    mp_loop *loop = l_loop(L);
+    request *q = mp_alloc(sizeof *q);
+    q->ctx = l_context(L);
+    lua_pushvalue(L, 3);
+    q->ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    if (mp_transfer_start(loop, &o, path, on_transfer, q, &e) == 0) { lua_pushboolean(L, 1); return 1; }
+    luaL_unref(L, LUA_REGISTRYINDEX, q->ref);
+    free(q);
+    return l_fail(L, e.code, e.msg, NULL);
+}
+
+static int net_make_folders(lua_State *L) {
+    char *path = mp_strdup(luaL_checkstring(L, 1));
+    mp_make_folders(path);
+    free(path);
     return 0;
 }
 
 void l_open_net(lua_State *L) {
     static const luaL_Reg none[] = { { NULL, NULL } }, timer[] = { { "cancel", timer_cancel }, { NULL, NULL } }, ws[] = { { "send", ws_send }, { "close", ws_close }, { NULL, NULL } };
-    static const luaL_Reg functions[] = { { "http", net_http }, { "ws", net_ws }, { "timer", net_timer }, { "write_file", net_write_file }, { NULL, NULL } };
+    static const luaL_Reg functions[] = { { "http", net_http }, { "ws", net_ws }, { "timer", net_timer }, { "download", net_download }, { "make_folders", net_make_folders }, { NULL, NULL } };
     l_class(L, TIMER, timer, none);
     l_class(L, WS, ws, none);
     const char *names[] = { TIMER, WS };

@@ -232,9 +232,37 @@ static int graph_hash(lua_State *L) {
     return 1;
 }
 
+/* wf:_attach(node, input, {data=, path=, name=, subfolder=, type=, overwrite=, mask_of=}) -> wf, or nil, err when the file
+ * cannot be read; node "": it only has to be on the server */
+static int workflow_attach(lua_State *L) {
+    struct { const char *path, *name, *subfolder, *type, *mask_of; int overwrite; } o = { .subfolder = "", .type = "input" };
+    static const opt opts[] = {
+        { "path", OPT_TEXT, 0, 0, 0 }, { "name", OPT_TEXT, sizeof(char *), 0, 0 }, { "subfolder", OPT_TEXT, 2 * sizeof(char *), 0, 0 }, { "type", OPT_TEXT, 3 * sizeof(char *), 0, 0 },
+        { "mask_of", OPT_TEXT, 4 * sizeof(char *), 0, 0 }, { "overwrite", OPT_BOOL, 5 * sizeof(char *), 0, 0 }, { "data", OPT_ANY, NO_PLACE, 0, 0 }, { NULL, 0, 0, 0, 0 }
+    };
+    l_workflow *u = check(L, 1);
+    mp_str node = check_str(L, 2), input = check_str(L, 3);
+    mp_err e = { 0 };
+    size_t n = 0;
+    const char *data = NULL;
+    luaL_checktype(L, 4, LUA_TTABLE);
+    l_options(L, 4, opts, &o, "attach");
+    if (lua_getfield(L, 4, "data") == LUA_TSTRING) data = lua_tolstring(L, -1, &n);
+    if (!data && !o.path) return luaL_error(L, "attach: bytes or {path = file} expected");
+    mp_file *f = mp_file_new(data, n, data ? NULL : o.path, o.name, o.subfolder, o.type, o.mask_of, o.overwrite, &e);
+    if (!f && e.code == MP_EIO) return l_fail(L, e.code, e.msg, NULL);
+    if (!f) return luaL_error(L, "%s", e.msg);
+    u->w = mp_workflow_own(u->w);
+    int rc = mp_workflow_attach(u->w, node, input, f, &e);
+    mp_file_unref(f);
+    if (rc) return luaL_error(L, "%s", e.msg);
+    lua_settop(L, 1);
+    return 1;
+}
+
 void l_open_workflow(lua_State *L) {
     static const luaL_Reg methods[] = { { "input", workflow_input }, { "inputs", workflow_inputs }, { "set", workflow_set }, { "output", workflow_output },
-        { "find", workflow_find }, { "clone", workflow_clone }, { "to_json", workflow_to_json }, { "nodes", workflow_nodes }, { NULL, NULL } };
+        { "find", workflow_find }, { "_attach", workflow_attach }, { "clone", workflow_clone }, { "to_json", workflow_to_json }, { "nodes", workflow_nodes }, { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__index", workflow_index }, { "__gc", workflow_gc }, { "__close", workflow_gc }, { "__tostring", workflow_text }, { NULL, NULL } };
     static const luaL_Reg functions[] = { { "from", workflow_from }, { "hash", graph_hash }, { NULL, NULL } };
     l_class(L, WORKFLOW, methods, meta);

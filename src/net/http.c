@@ -115,7 +115,10 @@ static size_t on_body(char *p, size_t size, size_t n, void *ud) {
     long status = 0;
     n *= size;
     curl_easy_getinfo(h->easy, CURLINFO_RESPONSE_CODE, &status);
-    if (h->on_data && status >= 200 && status < 300) return h->on_data(h->ud, p, n) ? 0 : n;
+    if (h->on_data && status >= 200 && status < 300) {
+        int rc = h->on_data(h->ud, p, n);
+        return rc == MP_HTTP_PAUSE ? CURL_WRITEFUNC_PAUSE : rc ? 0 : n;
+    }
     if (h->body.n + n > h->max_body) { h->over = 1; return 0; }
     mp_buf_add(&h->body, p, n);
     return n;
@@ -199,6 +202,29 @@ static void headers_of(mp_http *h, const mp_http_opts *o) {
     curl_easy_setopt(h->easy, CURLOPT_HTTPHEADER, h->headers);
 }
 
+typedef struct { const char *p; size_t n, at; } borrowed;
+
+static borrowed *borrow(const mp_http_part *part) {
+    borrowed *b = mp_alloc(sizeof *b);
+    *b = (borrowed){ part->data, part->n, 0 };
+    return b;
+}
+
+static size_t read_borrowed(char *to, size_t size, size_t n, void *ud) {
+    borrowed *b = ud;
+    size_t k = size * n < b->n - b->at ? size * n : b->n - b->at;
+    memcpy(to, b->p + b->at, k);
+    b->at += k;
+    return k;
+}
+
+static int seek_borrowed(void *ud, curl_off_t to, int from) {
+    borrowed *b = ud;
+    if (from != SEEK_SET || to < 0 || (size_t)to > b->n) return CURL_SEEKFUNC_FAIL;
+    b->at = (size_t)to;
+    return CURL_SEEKFUNC_OK;
+}
+
 static void body_of(mp_http *h, const mp_http_opts *o) {
     const char *method = o->method ? o->method : "GET";
     if (o->n_parts) {
@@ -206,7 +232,9 @@ static void body_of(mp_http *h, const mp_http_opts *o) {
         for (size_t i = 0; i < o->n_parts; i++) {
             curl_mimepart *p = curl_mime_addpart(h->mime);
             curl_mime_name(p, o->parts[i].name);
-            curl_mime_data(p, o->parts[i].data, o->parts[i].n);
+            if (o->parts[i].path) curl_mime_filedata(p, o->parts[i].path);
+            else if (o->parts[i].borrowed) curl_mime_data_cb(p, (curl_off_t)o->parts[i].n, read_borrowed, seek_borrowed, free, borrow(&o->parts[i]));
+            else curl_mime_data(p, o->parts[i].data, o->parts[i].n);
             if (o->parts[i].filename) curl_mime_filename(p, o->parts[i].filename);
             if (o->parts[i].type) curl_mime_type(p, o->parts[i].type);
         }
@@ -261,6 +289,12 @@ mp_http *mp_http_start(mp_loop *l, const mp_http_opts *o, void (*done)(void *, c
 void mp_http_cancel(mp_http *h) {
     h->canceled = 1;
     finish(h, CURLE_OK);
+}
+
+void mp_http_resume(mp_http *h) {
+    mp_loop *l = h->loop;
+    curl_easy_pause(h->easy, CURLPAUSE_CONT);
+    collect(l);
 }
 
 void http_close_all(mp_loop *l) {

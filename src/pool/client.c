@@ -183,6 +183,7 @@ void client_free(mp_client *c) {
         free(sp->to);
         free(sp);
     }
+    upload_forget(c, 0);
     shape_unref(p, c->last_shape);
     free(c->claims);
     free(c->early);

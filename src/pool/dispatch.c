@@ -179,13 +179,17 @@ static mp_workflow *to_send(mp_pool *p, mp_job *j, mp_client *c, mp_workflow *su
     return fill_seeds(p, j, respell(c, w));
 }
 
-static void post(mp_pool *p, mp_job *j, prompt *pr) {
+void post(prompt *pr, mp_time now) {
     mp_client *c = pr->client;
+    mp_pool *p = c->pool;
     mp_buf path = { 0 }, body = { 0 };
-    mp_prompt_opts o = { c->sid, pr->id, j->extra_data, c->api_key, j->front };
+    mp_prompt_opts o = { c->sid, pr->id, pr->job->extra_data, c->api_key, pr->job->front };
+    pr->at = AT_POSTING;
+    pr->posted = pr->heard = now;
     mp_buf_puts(&path, "/prompt");
     mp_request_prompt(&body, pr->w, &o);
     act(p, c, DO_POST, pr->id, "POST", &path, &body, p->o.request_timeout);
+    job_posted(p, pr->job, pr, now);
 }
 
 static void send(mp_pool *p, mp_job *j, mp_client *c, mp_time now) {
@@ -206,7 +210,7 @@ static void send(mp_pool *p, mp_job *j, mp_client *c, mp_time now) {
     pr->job = j;
     pr->w = w;
     pr->s = shape_ref(s);
-    pr->at = AT_POSTING;
+    pr->at = AT_UPLOADING;
     pr->posted = pr->heard = now;
     pr->settled = pr->verdict_at = pr->due = pr->began = MP_NEVER;
     while (*at) at = &(*at)->next;
@@ -214,8 +218,8 @@ static void send(mp_pool *p, mp_job *j, mp_client *c, mp_time now) {
     if (c->load++ == 0) c->moved = now;
     c->posting = pr;
     j->attempts++;
-    post(p, j, pr);
     job_assigned(p, j, pr, now);
+    if (upload_next(pr, now)) post(pr, now);
     client_rearm(c, now);
     client_touch(c);
 }
@@ -331,6 +335,11 @@ void dispatch(mp_pool *p, mp_time now) {
 static void refused(mp_client *c, prompt *pr, mp_failure *f, mp_time now) {
     long at = f->node && !f->node_type ? mp_workflow_index(pr->w, mp_str_of(f->node)) : -1;
     if (at >= 0) f->node_type = mp_strdup(mp_workflow_node(pr->w, (size_t)at)->class_type);      /* older servers name only the node */
+    /* The server no longer has a file that it was given: all are sent again, and the job is not to blame. */
+    if (f->kind == MP_FAIL_INCOMPATIBLE && !f->by_shape && mp_workflow_attachments(pr->w) > pr->uploaded) {
+        upload_forget(c, 0);
+        f->kind = MP_FAIL_CONNECTION;
+    }
     if (pr->job) attempt_failed(c->pool, pr->job, c, f, now);        /* first: the job still names its prompt */
     prompt_gone(pr);
 }

@@ -19,7 +19,7 @@ uint64_t act(mp_pool *p, mp_client *c, purpose why, const char *id, const char *
     mp_action *a = &p->actions[p->a_head + p->a_n++];
     memset(a, 0, sizeof *a);
     a->id = u->id;
-    a->kind = why == DO_CONNECT ? MP_ACT_CONNECT : why == DO_CLOSE ? MP_ACT_CLOSE : why == DO_FORGET ? MP_ACT_FORGET : MP_ACT_HTTP;
+    a->kind = why == DO_CONNECT ? MP_ACT_CONNECT : why == DO_CLOSE ? MP_ACT_CLOSE : why == DO_FORGET ? MP_ACT_FORGET : why == DO_UPLOAD ? MP_ACT_UPLOAD : MP_ACT_HTTP;
     a->client = c;
     a->method = method;
     a->timeout = timeout;

@@ -21,10 +21,29 @@ static void emit_progress(mp_client *c, prompt *pr, const mp_msg *m, mp_time now
     e->overall = mp_job_progress(pr->job, now);
 }
 
+/* SaveImageWebsocket sends its pictures as PNG previews and announces nothing (protocol 4). A frame without a node is of
+ * the node that reported progress just before. */
+static void keep_picture(prompt *pr, const mp_msg *m) {
+    mp_str node = m->node.n ? m->node : mp_str_of(pr->node);
+    long at = node.n ? mp_workflow_index(pr->w, node) : -1;
+    if (at < 0 || strcmp(m->format, "png") != 0 || strcmp(mp_workflow_node(pr->w, (size_t)at)->class_type, "SaveImageWebsocket") != 0) return;
+    if (pr->picture_bytes + m->image.n > PICTURE_BYTES) return;
+    pr->picture_bytes += m->image.n;
+    pr->pictures = mp_realloc(pr->pictures, (pr->n_pictures + 1) * sizeof *pr->pictures);
+    pr->pictures[pr->n_pictures++] = (picture){ mp_strndup(node.p, node.n), mp_strndup(m->image.p, m->image.n), m->image.n, m->format };
+}
+
+static void speaks(prompt *pr, mp_str node) {
+    if (!node.n || (pr->node && mp_str_is(node, pr->node))) return;
+    free(pr->node);
+    pr->node = mp_strndup(node.p, node.n);
+}
+
 /* A preview without an id belongs to what runs here of ours (protocol 4). */
 static void preview(mp_client *c, prompt *pr, const mp_msg *m, mp_time now) {
     for (prompt *q = c->prompts; q && !pr && !m->prompt_id.n; q = q->next)
         if (q->at == AT_RUNNING) pr = q;
+    if (pr && pr->job) keep_picture(pr, m);
     if (!pr || !pr->job || !wanted(c->pool, MP_EV_JOB_PREVIEW)) return;
     mp_event *e = event(c->pool, MP_EV_JOB_PREVIEW, pr->job, c, now);
     const char *running = pr->job->profile && !m->node.n ? mp_profile_running(pr->job->profile) : NULL;
@@ -76,6 +95,7 @@ static void of_prompt(mp_client *c, prompt *pr, const mp_msg *m, mp_time now) {
         pr->at = AT_RUNNING;
         if (pr->job) job_running(c->pool, pr->job, now);
     }
+    if (m->kind == MP_MSG_PROGRESS || m->kind == MP_MSG_EXECUTING) speaks(pr, m->node);
     switch (m->kind) {
     case MP_MSG_CACHED:
         free(pr->cached);
@@ -116,7 +136,7 @@ static void complain(mp_client *c, const char *what) {
 
 /* While a POST's reply is awaited from a server that may choose ids itself, messages of ids we do not know are kept. */
 static int keep_early(mp_client *c, const mp_msg *m, int binary, mp_str frame, mp_time now) {
-    if (!c->posting || c->own_ids == 1 || !m->prompt_id.n || prompt_by_id(c, m->prompt_id)) return 0;
+    if (!c->posting || c->posting->at != AT_POSTING || c->own_ids == 1 || !m->prompt_id.n || prompt_by_id(c, m->prompt_id)) return 0;
 #if MP_MUTANT == 6
     return 0;
 #endif

@@ -26,6 +26,8 @@
 #define MAX_LOSSES 10                                /* a job lost this often, without fault of its own, is given up */
 #define EARLY_FRAMES 256                             /* frames kept while a POST's reply is awaited (protocol 2.1, race) */
 #define AFTER_VERDICT MP_MS(3000)                    /* from a verdict to `executing null`; then the history is asked */
+#define PICTURE_BYTES (256u << 20)                   /* kept of one prompt */
+#define STORED_FILES 10000                           /* files remembered per client */
 #define STRAY_INTERRUPT MP_MS(30000)                 /* one of ours may hit the next prompt so long (protocol 2.5) */
 #define STATUS_DUE MP_MS(5000)                       /* after a POST a status broadcast must come, else the socket is orphaned */
 #define PASSED_OVER 64                               /* a group is passed over so often at most by others of equal rank */
@@ -33,6 +35,7 @@
 #define KILL_AGAIN MP_MS(2000)                       /* between looks at a prompt that should go away */
 
 typedef struct { char *node, *json; int cached; } output;
+typedef struct { char *node, *bytes; size_t n; const char *format; } picture;         /* that came over the socket, of a node that saves so */
 typedef struct { uint32_t node; char *input; uint64_t value; } seed;
 typedef struct { mp_time t; int binary; char *p; size_t n; } early_frame;
 typedef struct group group;
@@ -69,7 +72,9 @@ typedef struct known {                               /* what a client knows of a
 
 typedef struct { char *from, *to; UT_hash_handle hh; } spelling;     /* a file name as the job has it, and as this server spells it */
 
-typedef enum { AT_POSTING, AT_UNKNOWN, AT_WAITING, AT_RUNNING } place;   /* UNKNOWN: the POST's reply was lost */
+typedef struct { char key[MP_DIGEST_HEX]; char *name; int temp; UT_hash_handle hh; } stored;      /* a file that is on a server, under this name */
+
+typedef enum { AT_UPLOADING, AT_POSTING, AT_UNKNOWN, AT_WAITING, AT_RUNNING } place;   /* UNKNOWN: the POST's reply was lost */
 
 typedef struct prompt {
     struct prompt *next;
@@ -82,6 +87,7 @@ typedef struct prompt {
     int gap;                                         /* messages may have been missed: outputs come from the history */
     int deleted;                                     /* tombstone: a delete was sent (and answered) */
     int interrupting, kills;                         /* kills: interrupts sent so far */
+    size_t uploaded;                                 /* files sent for it */
     int taking;                                      /* being taken back: a delete was sent while it only waits */
     mp_time posted, settled, verdict_at, heard, due; /* settled: when the reply (or its loss) came; due: next look */
     mp_time began;
@@ -91,6 +97,9 @@ typedef struct prompt {
     output *outputs;
     size_t n_outputs;
     char *cached;                                    /* the text of execution_cached's list */
+    char *node;                                      /* that spoke last, for pictures that name none */
+    picture *pictures;
+    size_t n_pictures, picture_bytes;
     mp_failure failure;
     shape *s;
 } prompt;
@@ -126,6 +135,7 @@ struct mp_client {
     size_t n_early;
     known *known;
     spelling *spellings;
+    stored *stored;
     shape **claims;                                  /* what it is for */
     size_t n_claims;
     shape *last_shape;                               /* what ran last; NULL: nothing yet */
@@ -192,14 +202,16 @@ struct tail {
     mp_failure failure;
     output *outputs;
     size_t n_outputs;
+    picture *pictures;
+    size_t n_pictures;
     seed *seeds;
     size_t n_seeds;
     uint32_t *avoid;                                 /* serials of clients it failed on */
     size_t n_avoid;
 };
 
-typedef enum { DO_CONNECT, DO_CLOSE, DO_CHECK, DO_POST, DO_SURVEY, DO_HISTORY, DO_DELETE, DO_INTERRUPT, DO_FREE, DO_LOOK, DO_FORGET } purpose;
-typedef struct under_way { uint64_t id; uint32_t epoch; purpose why; mp_client *client; char prompt[MP_UUID_SIZE]; shape *s; UT_hash_handle hh; } under_way;
+typedef enum { DO_CONNECT, DO_CLOSE, DO_CHECK, DO_POST, DO_SURVEY, DO_HISTORY, DO_DELETE, DO_INTERRUPT, DO_FREE, DO_LOOK, DO_UPLOAD, DO_FORGET } purpose;
+typedef struct under_way { uint64_t id; uint32_t epoch; purpose why; mp_client *client; char prompt[MP_UUID_SIZE]; shape *s; mp_file *file; UT_hash_handle hh; } under_way;
 typedef struct job_list { mp_job *first, *last; size_t n; } job_list;
 
 struct mp_pool {
@@ -275,11 +287,13 @@ void event_data(mp_event *e, const void *p, size_t n);
 
 /* job.c: the only place where a job's state changes */
 void job_assigned(mp_pool *p, mp_job *j, prompt *pr, mp_time now);
+void job_posted(mp_pool *p, mp_job *j, prompt *pr, mp_time now);      /* its POST leaves now */
 void job_running(mp_pool *p, mp_job *j, mp_time now);
 void job_requeue(mp_pool *p, mp_job *j, mp_time delay, mp_time now);
 void job_end(mp_pool *p, mp_job *j, mp_job_state s, const mp_failure *f, mp_time now);
 struct tail *job_tail(mp_job *j);
 void job_free_all(mp_pool *p);
+void pictures_free(picture *v, size_t n);
 void list_add(job_list *l, mp_job *j);
 void list_remove(job_list *l, mp_job *j);
 
@@ -323,6 +337,7 @@ void client_rearm(mp_client *c, mp_time now);
 
 /* dispatch.c */
 void dispatch(mp_pool *p, mp_time now);
+void post(prompt *pr, mp_time now);
 void posted(mp_client *c, const char *id, const mp_result *r, mp_time now);
 int has_fresh(const mp_pool *p, const mp_job *j);    /* an open client that it does not want to avoid */
 
@@ -342,6 +357,11 @@ void give_up_all(mp_client *c, mp_fail_kind kind, const char *words, int keep, m
 void prompt_interrupted(prompt *pr, mp_time now);
 prompt *prompt_by_id(mp_client *c, mp_str id);
 int take_back(mp_client *idle, mp_time now);         /* nothing waits for this client: fetch a prompt that only waits elsewhere */
+
+/* upload.c */
+int upload_next(prompt *pr, mp_time now);
+void uploaded(mp_client *c, const char *id, mp_file *f, const mp_result *r, mp_time now);
+void upload_forget(mp_client *c, int only_temp);
 
 /* retry.c */
 void attempt_failed(mp_pool *p, mp_job *j, mp_client *c, mp_failure *f, mp_time now);

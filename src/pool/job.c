@@ -44,6 +44,14 @@ static void outputs_free(output *o, size_t n) {
     free(o);
 }
 
+void pictures_free(picture *v, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        free(v[i].node);
+        free(v[i].bytes);
+    }
+    free(v);
+}
+
 static char **copy_names(const char *const *list) {
     size_t n = 0;
     while (list && list[n]) n++;
@@ -112,6 +120,7 @@ static void job_free(mp_pool *p, mp_job *j) {
         mp_workflow_unref(t->sent);
         mp_failure_clear(&t->failure);
         outputs_free(t->outputs, t->n_outputs);
+        pictures_free(t->pictures, t->n_pictures);
         free(t->prompt_id);
         free(t->client);
         free(t->client_url);
@@ -226,8 +235,17 @@ void job_assigned(mp_pool *p, mp_job *j, prompt *pr, mp_time now) {
     if (!j->profiling) return;
     if (!j->profile) j->profile = mp_profile_new(j->w, j->queued, p->o.progress_limit);
     mp_profile_attempt(j->profile, pr->w, pr->client->name, j->ready, now);
-    mp_profile_sent(j->profile, now);
     mp_profile_prompt(j->profile, pr->id);
+}
+
+void job_posted(mp_pool *p, mp_job *j, prompt *pr, mp_time now) {
+    struct tail *t = job_tail(j);
+    (void)p;
+    if (t->sent != pr->w) {                          /* its inputs have got the names of uploaded files */
+        mp_workflow_unref(t->sent);
+        t->sent = mp_workflow_ref(pr->w);
+    }
+    if (j->profile) mp_profile_sent(j->profile, now);
 }
 
 void job_running(mp_pool *p, mp_job *j, mp_time now) {
@@ -381,6 +399,13 @@ size_t mp_job_outputs(const mp_job *j) { return j->tail ? j->tail->n_outputs : 0
 void mp_job_output(const mp_job *j, size_t i, const char **node, const char **json) {
     *node = j->tail->outputs[i].node;
     *json = j->tail->outputs[i].json;
+}
+
+size_t mp_job_pictures(const mp_job *j) { return j->tail ? j->tail->n_pictures : 0; }
+
+mp_str mp_job_picture(const mp_job *j, size_t i, const char **node) {
+    *node = j->tail->pictures[i].node;
+    return mp_str_make(j->tail->pictures[i].bytes, j->tail->pictures[i].n);
 }
 
 size_t mp_job_seeds(const mp_job *j) { return j->tail ? j->tail->n_seeds : 0; }

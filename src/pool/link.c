@@ -70,6 +70,7 @@ static void offline(mp_client *c, const char *why, mp_time now) {
     if (was == MP_CLIENT_ONLINE && !c->down_since) c->down_since = now;
     c->epoch++;                                      /* what is under way belongs to the link that is lost */
     c->survey = c->freeing = c->looking = 0;
+    upload_forget(c, 1);                             /* temp folders are wiped when a server starts */
     client_touch(c);
     c->retry_at = now + pause_of(c);
     c->failures++;

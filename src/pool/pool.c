@@ -31,11 +31,12 @@ void mp_pool_free(mp_pool *p) {
     mp_event e;
     under_way *u, *next;
     p->freeing = 1;
-    while (mp_pool_take_action(p, &a)) { free(a.path); free(a.body); }
+    while (mp_pool_take_action(p, &a)) { free(a.path); free(a.body); mp_file_unref(a.file); }
     while (mp_pool_take_event(p, &e)) mp_event_clear(&e);
     HASH_ITER(hh, p->under_way, u, next) {
         HASH_DEL(p->under_way, u);
         shape_unref(p, u->s);
+        mp_file_unref(u->file);
         free(u);
     }
     queue_free(p);
@@ -117,6 +118,7 @@ void mp_pool_done(mp_pool *p, uint64_t action, const mp_result *r, mp_time now) 
     case DO_SURVEY: surveyed(c, action, r, now); break;
     case DO_HISTORY: historied(c, action, u->prompt, r, now); break;
     case DO_DELETE: case DO_INTERRUPT: prompt_killed(c, u->prompt, u->why, r, now); break;
+    case DO_UPLOAD: uploaded(c, u->prompt, u->file, r, now); break;
     case DO_LOOK: block_looked(c, action, u->s, r, now); break;
     case DO_FREE:
         if (c->freeing == action) c->freeing = 0;
@@ -127,6 +129,7 @@ void mp_pool_done(mp_pool *p, uint64_t action, const mp_result *r, mp_time now) 
     p->stale = 0;
     if (u->why == DO_FORGET) client_gone(c);
     else if (c->removed || c->draining) client_settle(c, now);
+    mp_file_unref(u->file);
     free(u);
     dispatch(p, now);
 }

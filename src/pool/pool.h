@@ -63,7 +63,7 @@ typedef enum { MP_CLIENT_CONNECTING, MP_CLIENT_ONLINE, MP_CLIENT_OFFLINE } mp_cl
 
 /* ---- actions ---------------------------------------------------------------------------------------- */
 /* FORGET: the client is gone for good: drop what is kept for it, report, and never name it again. */
-typedef enum { MP_ACT_CONNECT, MP_ACT_CLOSE, MP_ACT_HTTP, MP_ACT_FORGET } mp_action_kind;
+typedef enum { MP_ACT_CONNECT, MP_ACT_CLOSE, MP_ACT_HTTP, MP_ACT_UPLOAD, MP_ACT_FORGET } mp_action_kind;
 typedef struct mp_action {
     uint64_t id;                                     /* never reused; report it once: ok, failed or aborted */
     mp_action_kind kind;
@@ -72,6 +72,7 @@ typedef struct mp_action {
     const char *method;                              /* HTTP: "GET" or "POST" */
     char *path, *body;                               /* CONNECT: path of the socket, and the first text to send */
     size_t n_body;
+    mp_file *file;                                   /* UPLOAD: to be sent as a form (protocol 2.9); the taker's reference */
     mp_time timeout;
 } mp_action;
 typedef struct mp_result {                           /* of an action */
@@ -111,7 +112,7 @@ int mp_pool_quiet(const mp_pool *p);                 /* no job unfinished, no pr
 int mp_pool_pause(mp_pool *p, int on, mp_time now);  /* nothing new is sent; what is on servers goes on */
 int mp_pool_paused(const mp_pool *p);
 
-int mp_pool_take_action(mp_pool *p, mp_action *a);   /* 0: none left; path and body are the caller's to free */
+int mp_pool_take_action(mp_pool *p, mp_action *a);   /* 0: none left; path, body and file are the caller's to free */
 int mp_pool_take_event(mp_pool *p, mp_event *e);     /* 0: none left; mp_event_clear when done */
 void mp_event_clear(mp_event *e);
 mp_time mp_pool_next(const mp_pool *p);              /* when mp_pool_tick must be called at the latest */
@@ -191,6 +192,8 @@ const mp_failure *mp_job_failure(const mp_job *j);                   /* NULL: no
 mp_profile *mp_job_profile(const mp_job *j);
 size_t mp_job_outputs(const mp_job *j);
 void mp_job_output(const mp_job *j, size_t i, const char **node, const char **json);
+size_t mp_job_pictures(const mp_job *j);                             /* PNG that came over the socket (SaveImageWebsocket) */
+mp_str mp_job_picture(const mp_job *j, size_t i, const char **node);
 size_t mp_job_seeds(const mp_job *j);
 void mp_job_seed(const mp_job *j, size_t i, const char **node, const char **input, uint64_t *value);
 const char *mp_job_include(const mp_job *j);                         /* JSON list, or NULL */

@@ -29,7 +29,9 @@ void prompt_gone(prompt *pr) {
         free(pr->outputs[i].json);
     }
     free(pr->outputs);
+    pictures_free(pr->pictures, pr->n_pictures);
     free(pr->cached);
+    free(pr->node);
     free(pr->real);
     mp_workflow_unref(pr->w);
     mp_failure_clear(&pr->failure);
@@ -72,6 +74,11 @@ void prompt_conclude(prompt *pr, mp_time now) {
         t->n_outputs = pr->n_outputs;
         pr->outputs = NULL;
         pr->n_outputs = 0;
+        pictures_free(t->pictures, t->n_pictures);
+        t->pictures = pr->pictures;
+        t->n_pictures = pr->n_pictures;
+        pr->pictures = NULL;
+        pr->n_pictures = 0;
     }
     if (j && how == MP_END_SUCCESS) {
         mp_failure_clear(&job_tail(j)->failure);     /* what earlier attempts left */
@@ -149,7 +156,7 @@ void prompt_kill(prompt *pr, mp_time now) {
     pr->job = NULL;
     pr->deleted = 0;
     pr->due = now;
-    if (pr->client->state == MP_CLIENT_ONLINE && pr->at != AT_POSTING) send_delete(pr, now);
+    if (pr->client->state == MP_CLIENT_ONLINE && pr->at > AT_POSTING) send_delete(pr, now);
     client_rearm(pr->client, now);
 }
 
@@ -209,7 +216,7 @@ void survey_want(mp_client *c, mp_time now) {
 static void one_surveyed(prompt *pr, const mp_json *doc, mp_time now) {
     mp_client *c = pr->client;
     const char *real = NULL;
-    if (pr->at == AT_POSTING || pr->settled == MP_NEVER || pr->settled > c->survey_sent) return;
+    if (pr->at <= AT_POSTING || pr->settled == MP_NEVER || pr->settled > c->survey_sent) return;
     mp_place where = mp_reply_queue(doc, server_id(pr), &real);
     if (where != MP_PLACE_ABSENT && strcmp(real, server_id(pr)) != 0) {
         free(pr->real);
@@ -359,7 +366,7 @@ void historied(mp_client *c, uint64_t action, const char *id, const mp_result *r
 static prompt *silent_one(mp_client *c) {
     prompt *first = NULL;
     for (prompt *pr = c->prompts; pr; pr = pr->next) {
-        if (!pr->job || pr->at == AT_POSTING) continue;
+        if (!pr->job || pr->at <= AT_POSTING) continue;
         if (pr->at == AT_RUNNING) return pr;
         if (!first) first = pr;
     }
@@ -450,7 +457,7 @@ void recover_tick(mp_client *c, mp_time now) {
     if (c->state != MP_CLIENT_ONLINE) return;
     for (prompt *pr = c->prompts, *next; pr; pr = next) {
         next = pr->next;
-        if (pr->at != AT_POSTING) prompt_tick(pr, now);
+        if (pr->at > AT_POSTING) prompt_tick(pr, now);
     }
     if (c->poll_at <= now) {
         c->poll_step = c->polling ? client_poll(c) : c->poll_step < 3 * c->pool->o.poll ? c->poll_step * 2 : c->poll_step;
@@ -539,7 +546,7 @@ void client_rearm(mp_client *c, mp_time now) {
         if (next_to_begin(c, &due)) t = sooner(t, c->start_asked != MP_NEVER && due <= now && c->start_looks < 2 ? c->start_asked : due);
         if (c->wedged) t = sooner(t, c->wedged_until);
         for (prompt *pr = c->prompts; pr; pr = pr->next) {
-            if (pr->at == AT_POSTING) continue;
+            if (pr->at <= AT_POSTING) continue;
             t = sooner(t, pr->due);
             if (pr->verdict && pr->verdict_at != MP_NEVER) t = sooner(t, pr->verdict_at + AFTER_VERDICT);
         }

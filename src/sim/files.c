@@ -41,6 +41,11 @@ void file_free(mp_sim *s, file *f) {
     free(f);
 }
 
+mp_str mp_sim_file(mp_sim *s, const char *name) {
+    file *f = file_find(s, "input", "", name);
+    return f && f->bytes ? mp_str_make(f->bytes, f->n) : mp_str_of("");
+}
+
 void files_free(mp_sim *s) {
     file *f, *next;
     HASH_ITER(hh, s->files, f, next) file_free(s, f);
@@ -147,6 +152,7 @@ static char *free_name(mp_sim *s, const char *type, const char *sub, const char 
 void upload(mp_sim *s, const mp_sim_request *r, int mask) {
     part parts[16];
     size_t n = parts_of(r, parts, 16);
+    s->record.uploads++;
     const part *image = NULL;
     char type[16] = "input", sub[256] = "";
     int overwrite = 0;

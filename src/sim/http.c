@@ -342,8 +342,8 @@ static void free_memory(mp_sim *s, const mp_sim_request *r) {
 /* What the sim did, for benches and specs; a real server has no such route. */
 static void record(mp_sim *s, uint64_t tag) {
     mp_buf b = { 0 };
-    mp_buf_printf(&b, "{\"prompts\": %zu, \"executed\": %zu, \"cached\": %zu, \"failed\": %zu, \"interrupted\": %zu, \"frees\": %zu, \"gaps_ms\": [", s->record.prompts, s->record.executed, s->record.cached,
-                  s->record.failed, s->record.interrupted, s->record.frees);
+    mp_buf_printf(&b, "{\"prompts\": %zu, \"executed\": %zu, \"cached\": %zu, \"failed\": %zu, \"interrupted\": %zu, \"frees\": %zu, \"uploads\": %zu, \"gaps_ms\": [", s->record.prompts, s->record.executed, s->record.cached,
+                  s->record.failed, s->record.interrupted, s->record.frees, s->record.uploads);
     for (size_t i = 0; i < s->record.gaps; i++) mp_buf_printf(&b, "%s%.3f", i ? ", " : "", (double)s->gaps[i] / 1000);
     mp_buf_puts(&b, "]}");
     json(s, tag, 200, &b);

@@ -70,7 +70,8 @@ void mp_sim_marks(const mp_sim *s, void (*fn)(void *ud, const char *mark), void 
 /* The next `times` runs of `class_type` (NULL: any node) raise; type NULL: RuntimeError. */
 void mp_sim_fail(mp_sim *s, const char *class_type, int times, const char *type, const char *message);
 
-typedef struct mp_sim_record { size_t requests, prompts, executed, cached, failed, interrupted, frees, gaps; const mp_time *gap; } mp_sim_record;
+typedef struct mp_sim_record { size_t requests, prompts, executed, cached, failed, interrupted, frees, uploads, gaps; const mp_time *gap; } mp_sim_record;
 void mp_sim_get_record(const mp_sim *s, mp_sim_record *r);   /* gap: worker idle between two prompts, oldest first */
+mp_str mp_sim_file(mp_sim *s, const char *name);     /* bytes of a file in its input folder; empty: none */
 size_t mp_sim_waiting(const mp_sim *s);              /* pending and running */
 #endif

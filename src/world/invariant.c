@@ -39,6 +39,17 @@ static void check_sums(trial *x, const tracked *k, const mp_profile *p) {
     mp_buf_free(&b);
 }
 
+/* The picture that the server worked on is the one that was attached. */
+static void check_picture(trial *x, const tracked *k, const mp_job *j) {
+    mp_str json, bytes;
+    char name[80] = "";
+    size_t sim = (size_t)atoi(mp_job_client_url(j) + strlen("http://sim"));
+    if (!mp_workflow_get(mp_job_sent(j), 0, mp_str_of("image"), &json)) return;
+    snprintf(name, sizeof name, "%.*s", (int)json.n - 2, json.p + 1);
+    bytes = mp_sim_file(mp_world_sim(x->w, sim), name);
+    if (!mp_str_eq(bytes, mp_str_make(x->picture[k->picture]->bytes, x->picture[k->picture]->n))) broke(x, "job %llx worked on \"%s\", which is another picture", ID(k), name);
+}
+
 static void end_of(trial *x, tracked *k, mp_event_kind how) {
     mp_job *j = mp_pool_job(mp_world_pool(x->w), k->id);
     if (++k->ends > 1) broke(x, "job %llx ended %d times", ID(k), k->ends);
@@ -53,6 +64,7 @@ static void end_of(trial *x, tracked *k, mp_event_kind how) {
     if (k->doomed && how == MP_EV_JOB_COMPLETED) broke(x, "job %llx completed with a value that no server takes", ID(k));
     if (k->doomed && how == MP_EV_JOB_FAILED) x->doomed++;
     if (how == MP_EV_JOB_COMPLETED && mp_job_outputs(j) < (k->kind == 2 && k->variant < 0 ? 2u : 1u)) broke(x, "job %llx completed without all its outputs", ID(k));
+    if (how == MP_EV_JOB_COMPLETED && k->kind == 4) check_picture(x, k, j);
     if (how == MP_EV_JOB_CANCELED && !k->stopped) broke(x, "job %llx was canceled by nobody", ID(k));
     if (mp_job_profile(j)) check_sums(x, k, mp_job_profile(j));
 }
@@ -243,6 +255,7 @@ void trial_over(trial *x, int quiet) {
         const mp_client *c = mp_world_client(x->w, i);
         mp_sim_get_record(mp_world_sim(x->w, i), &rec);
         ran += rec.prompts;
+        if (!x->faulty && rec.uploads > PICTURES) broke(x, "sim%zu was sent %zu files, though there are only %d", i, rec.uploads, PICTURES);
         if (mp_sim_waiting(mp_world_sim(x->w, i)) && !x->roams[i]) broke(x, "sim%zu still holds prompts of ours", i);
         if (quiet && c && mp_client_load(c)) broke(x, "a slot of sim%zu was never given back", i);
     }

@@ -21,8 +21,10 @@
     "\"2\":{\"class_type\":\"UpscaleModelLoader\",\"inputs\":{\"model_name\":\"esrgan/4x.pth\"}}," \
     "\"3\":{\"class_type\":\"ImageUpscaleWithModel\",\"inputs\":{\"upscale_model\":[\"2\",0],\"image\":[\"1\",0]}}," \
     "\"4\":{\"class_type\":\"SaveImage\",\"inputs\":{\"images\":[\"3\",0],\"filename_prefix\":\"d\"}}}"
-static const char *const shapes[CLASSES] = { PLAIN, TEXT_TO_IMAGE, TWO_OUTPUTS, UPSCALE };
-enum { COLOR_NODE = 1, SAMPLED = 1, WITH_MODEL = 3 };
+#define WITH_PICTURE "{\"1\":{\"class_type\":\"LoadImage\",\"inputs\":{\"image\":\"none.png\"}}," \
+    "\"2\":{\"class_type\":\"SaveImage\",\"inputs\":{\"images\":[\"1\",0],\"filename_prefix\":\"e\"}}}"
+static const char *const shapes[CLASSES] = { PLAIN, TEXT_TO_IMAGE, TWO_OUTPUTS, UPSCALE, WITH_PICTURE };
+enum { SAMPLED = 1, PICTURED = 4 };
 
 static uint64_t die(trial *x, uint64_t n) { return mp_rng_below(&x->r, n); }
 static uint64_t dice(mp_world *w, uint64_t n) { return mp_rng_below(mp_world_rng(w), n); }
@@ -77,7 +79,8 @@ static void wish(trial *x, mp_world *w, tracked *k, mp_job_opts *o, const char *
         o->override_values = value;
         break;
     case 3:
-        k->variant = (int)dice(w, CLASSES);
+        k->variant = (int)dice(w, PICTURED);
+        if (k->kind == PICTURED) { k->variant = -1; break; }
         *variant = x->wf[k->variant];
         o->variants = variant;
         o->n_variants = 1;
@@ -110,7 +113,10 @@ static void submit(mp_world *w, void *ud, size_t kind) {
     mp_workflow *wf = mp_workflow_clone(x->wf[kind]);
     char text[24];
     snprintf(text, sizeof text, "%llu", (unsigned long long)dice(w, 1000));
-    mp_workflow_set(wf, mp_str_of(kind == SAMPLED ? "3" : "1"), mp_str_of(kind == SAMPLED ? "seed" : "color"), mp_str_of(text), NULL);
+    if (kind == PICTURED) {
+        k->picture = (int)dice(w, PICTURES);
+        mp_workflow_attach(wf, mp_str_of("1"), mp_str_of("image"), x->picture[k->picture], NULL);
+    } else mp_workflow_set(wf, mp_str_of(kind == SAMPLED ? "3" : "1"), mp_str_of(kind == SAMPLED ? "seed" : "color"), mp_str_of(text), NULL);
     k->doomed = kind == SAMPLED && dice(w, 12) == 0;                     /* a value no server takes */
     if (k->doomed) mp_workflow_set(wf, mp_str_of("3"), mp_str_of("steps"), mp_str_of("0"), NULL);
     if (dice(w, 4) == 0 && !k->doomed) wish(x, w, k, &o, list, &value, &variant);
@@ -314,6 +320,11 @@ int mp_trial_run(mp_trial *t) {
     t->completed = t->failed = t->canceled = t->retries = t->taken_back = 0;
     x->w = mp_world_new(&o);
     for (int k = 0; k < CLASSES; k++) x->wf[k] = mp_workflow_parse(shapes[k], strlen(shapes[k]), NULL);
+    for (int i = 0; i < PICTURES; i++) {
+        char text[40];
+        snprintf(text, sizeof text, "picture number %d", i);
+        x->picture[i] = mp_file_new(text, strlen(text), NULL, "in.png", "", "input", NULL, 0, NULL);
+    }
     mp_world_watch(x->w, trial_event, trial_step, x);
     mp_pool_want(mp_world_pool(x->w), 1u << MP_EV_JOB_RETRYING | 1u << MP_EV_JOB_OUTPUT | 1u << MP_EV_JOB_TAKEN_BACK);
     build(x);
@@ -322,6 +333,7 @@ int mp_trial_run(mp_trial *t) {
     trial_over(x, mp_world_run(x->w, mp_world_now(x->w) + MP_MS(14400000)));
     mp_world_digest(x->w, t->digest);
     for (int k = 0; k < CLASSES; k++) mp_workflow_unref(x->wf[k]);
+    for (int i = 0; i < PICTURES; i++) mp_file_unref(x->picture[i]);
     mp_world_free(x->w);
     x->w = NULL;
     free(x);

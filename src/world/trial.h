@@ -6,14 +6,15 @@
 
 #define MAX_JOBS 300
 #define MAX_SIMS 12
-#define CLASSES 4
+#define CLASSES 5
+#define PICTURES 4
 
 typedef struct tracked {
     mp_job *j;                                       /* pinned; NULL: never accepted */
     uint64_t id;
     int ends, starts, retries, sends, disturbed, doomed, odd, stopped;       /* odd: has wishes, so others may go before it; stopped: we canceled it */
     double priority;
-    int kind, excluded, variant, preferred;          /* index of a sim, -1; index of a second class, -1 */
+    int picture, kind, excluded, variant, preferred;          /* index of a sim, -1; index of a second class, -1 */
     mp_time queued, bound, ready;
     char begun[37], taken[37];                       /* prompt ids: begun last; taken back last */
 } tracked;
@@ -23,6 +24,7 @@ typedef struct trial {
     mp_world *w;
     mp_rng r;
     mp_workflow *wf[CLASSES];
+    mp_file *picture[PICTURES];                      /* different contents under the same name */
     tracked jobs[MAX_JOBS];
     size_t n, unfinished, doomed;
     mp_client_opts client[MAX_SIMS];

@@ -13,7 +13,7 @@ typedef struct ev {
     uint64_t seq, id;                                /* id: the action, or the socket (the CONNECT action's id) */
     size_t sim, heap_at, arg;
     kind kind;
-    int status, code, binary;
+    int status, code, binary, form;
     char *a, *b;                                     /* texts, owned */
     size_t n;
     void (*fn)(mp_world *, void *, size_t);
@@ -184,6 +184,19 @@ static void report_later(mp_world *w, size_t sim, uint64_t id, int code, int sta
 
 /* ---- from the pool -------------------------------------------------------------------------------------------------- */
 
+#define FORM "multipart/form-data; boundary=MOONPOOL"
+
+static char *form_of(const mp_file *f, size_t *n) {
+    const char *fields[] = { "type", f->type, "subfolder", f->subfolder, "overwrite", f->overwrite ? "true" : "" };
+    mp_buf b = { 0 };
+    for (int i = 0; i < 6; i += 2)
+        if (*fields[i + 1]) mp_buf_printf(&b, "--MOONPOOL\r\nContent-Disposition: form-data; name=\"%s\"\r\n\r\n%s\r\n", fields[i], fields[i + 1]);
+    mp_buf_printf(&b, "--MOONPOOL\r\nContent-Disposition: form-data; name=\"image\"; filename=\"%s\"\r\n\r\n", f->name);
+    mp_buf_add(&b, f->bytes, f->n);
+    mp_buf_puts(&b, "\r\n--MOONPOOL--\r\n");
+    return mp_buf_take(&b, n);
+}
+
 static void do_action(mp_world *w, mp_action *a) {
     size_t i = index_of(w, a->client);
     pending *p = mp_alloc(sizeof *p);
@@ -202,11 +215,14 @@ static void do_action(mp_world *w, mp_action *a) {
         e->b = a->body;
         e->n = a->n_body;
         e->status = a->method && strcmp(a->method, "POST") == 0;
+        e->form = a->file != NULL;
+        if (a->file) e->b = form_of(a->file, &e->n);
         a->path = a->body = NULL;
         later(w, E_TIMEOUT, i, a->id, w->now + a->timeout);
     }
     free(a->path);
     free(a->body);
+    mp_file_unref(a->file);
 }
 
 /* ---- from the servers ------------------------------------------------------------------------------------------------ */
@@ -303,7 +319,7 @@ static void on_ask(mp_world *w, ev *e, server *s) {
     if (w->now < s->up_at) { report_later(w, e->sim, e->id, MP_EREFUSED, 0, NULL, 0, w->now + delay(w)); return; }
     pending *p = *find(w, e->id);
     if (p) p->life = s->life;
-    mp_sim_request r = { e->id, mp_str_of(e->status ? "POST" : "GET"), mp_str_of(e->a), mp_str_of("application/json"), mp_str_of(""), mp_str_of(""), mp_str_make(e->b, e->n) };
+    mp_sim_request r = { e->id, mp_str_of(e->status ? "POST" : "GET"), mp_str_of(e->a), mp_str_of(e->form ? FORM : "application/json"), mp_str_of(""), mp_str_of(""), mp_str_make(e->b, e->n) };
     mp_sim_ask(s->sim, &r, w->now);
 }
 
