@@ -113,6 +113,8 @@ $B/floor: tests/bench/floor.c $(NETOBJ)
 $B/player: tests/bench/player.c $(NETOBJ)
 	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
 
+$B/scale: tests/bench/scale_main.c tests/bench/scale.c $B/libmoonpool.a
+	$(CC) $(ALL) -Itests -o $@ tests/bench/scale_main.c tests/bench/scale.c $B/libmoonpool.a -Wl,-E $(LUALIB) $(LIBS) -ldl
 $B/profcost: tests/bench/profcost.c $(POBJ)
 	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
 

@@ -307,6 +307,8 @@ local function files_of(job, only)
     for _, kind in ipairs(kinds) do
       local items = outputs[node][kind]
       for _, item in ipairs(type(items) == "table" and (not only or kind == only) and items or {}) do
+        local path = kind == "result" and type(item) == "string" and item:match "%.%w+$" and item   -- 3D: the model's file, then its camera
+        if path then item = { filename = path:match "[^/\\]+$", subfolder = path:match "^(.*)[/\\]" } end
         if type(item) == "table" and type(item.filename) == "string" then
           local f = { filename = item.filename, node = node, kind = kind, cached = cached[node] }
           f.subfolder = type(item.subfolder) == "string" and item.subfolder or nil
@@ -508,10 +510,14 @@ local function each(list, ...)
   end
 end
 
+-- Names of the library we follow, for events that have another one here.
+local aliases = { ["job:accepted"] = "job:prompt_assigned", ["client:message"] = "client" }
+
 local function payload(pool, name, id, serial, node, value, max, overall, data, format, delay)
   local p = { name = name }
-  local client = serial ~= 0 and pool:_client(serial)
-  if client then p.client, p.client_url = client.name, client.url end
+  local client, was, was_url
+  if serial ~= 0 then client, was, was_url = pool:_client(serial) end
+  p.client, p.client_url = client and client.name or was, client and client.url or was_url
   if id ~= 0 then p.job_id = pool:_name(id) end
   if name == "job:progress" then
     p.node, p.value, p.max, p.overall = node, value, max, overall
@@ -529,22 +535,46 @@ local function payload(pool, name, id, serial, node, value, max, overall, data, 
     p.state, p.problem = client and client.state or "removed", data ~= "" and data or nil
   elseif name == "client:message" then
     p.event_type, p.event_data = node, core.json.decode(data)
-  elseif data ~= "" then
-    p.error = data
+  else
+    if data ~= "" then p.error = data end
+    if name == "job:failed" then p.will_retry = false end
   end
   return p
 end
 
+-- Log lines are told from the loop, not from inside the pool.
+local function tell_lines(pool)
+  local st = pool:_state()
+  local lines = st.lines
+  st.lines = nil
+  for _, l in ipairs(lines) do each(st.on[l.name], l) end
+end
+
 local function handler(pool, name, id, serial, ...)
   local st = pool:_state()
+  if name == "log" then
+    if not st.on[id] then return end
+    if not st.lines then
+      st.lines = {}
+      core.timer(0, function() tell_lines(pool) end)
+    end
+    if #st.lines < 1000 then st.lines[#st.lines + 1] = { name = id, message = serial } end
+    return
+  end
   local short = name:match ":(.*)$"
   local of_job = st.jobs[id]
   local list, mine = st.on[name], of_job and of_job[short]
   local typed = name == "client:message" and (...)
-  if list or mine or (typed and st.on["client:" .. typed]) or core.host_event() then
+  local also = aliases[name] and st.on[aliases[name]]
+  if st.on.queue and (name == "job:queued" or ends[name]) then
+    local s = pool:stats()
+    each(st.on.queue, { name = "queue", pending = s.pending, assigned = s.assigned, running = s.running, job_id = pool:_name(id) })
+  end
+  if list or mine or also or (typed and st.on["client:" .. typed]) or core.host_event() then
     local p = payload(pool, name, id, serial, ...)
     each(mine, p)
     each(list, p)
+    each(also, p)
     if typed then each(st.on["client:" .. typed], p) end
     if core.host_event() and name ~= "job:preview" then core.host_event(name, core.json.encode(p)) end
   end
@@ -563,32 +593,40 @@ end
 local optional = { "job:queued", "job:accepted", "job:started", "job:progress", "job:preview", "job:output", "job:retrying", "job:taken_back",
   "client:blocked_workflow", "client:unblocked_workflow", "client:message" }
 
--- The names that pool:on knows; "client:<type>" for any message of a server besides, and names of the script's own
--- without a colon, for pool:emit.
+-- The names that begin with "job:" or "pool:"; "client:<type>" is any message of a server, and other names are the
+-- script's own, for pool:emit.
 local known_events = { ["client:state"] = true, ["pool:ready"] = true, ["pool:error"] = true, ["pool:status"] = true }
 for _, name in ipairs(optional) do known_events[name] = true end
 for name in pairs(ends) do known_events[name] = true end
+for _, name in pairs(aliases) do known_events[name] = true end
 
 local function want(pool)
   local st, names = pool:_state(), {}
   for _, name in ipairs(optional) do
     local short = name:match ":(.*)$"
-    names[name] = st.on[name] ~= nil or st.wanted[short] or core.host_event() and name ~= "job:preview" and name ~= "client:message" or nil
+    names[name] = st.on[name] ~= nil or st.wanted[short] or (aliases[name] and st.on[aliases[name]] ~= nil) or core.host_event() and name ~= "job:preview" and name ~= "client:message" or nil
   end
   for name in pairs(st.on) do
     if name:find "^client:" and not known_events[name] then names["client:message"] = true end
   end
+  names.log = st.on.debug ~= nil or st.on.info ~= nil or st.on.warn ~= nil or st.on.error ~= nil
+  if st.on.queue then names["job:queued"] = true end
   pool:_want(names)
 end
 
--- What is going on, for the event pool:status: the numbers of pool:stats(), and per client its state and load.
+-- What is going on, for the event pool:status: pool:stats(), and per client its state and load.
 local function status(pool)
-  local s = pool:stats()
-  s.name, s.by_client = "pool:status", {}
-  for _, c in ipairs(pool:clients()) do
-    s.by_client[#s.by_client + 1] = { name = c.name, url = c.url, state = c.state, queued = c.queued, slots = c.slots, problem = c.problem, last_hash = c.last_hash }
+  local p = { name = "pool:status", stats = pool:stats(), clients = {} }
+  for i, c in ipairs(pool:clients()) do
+    p.clients[i] = { name = c.name, url = c.url, state = c.state, queued = c.queued, slots = c.slots, problem = c.problem, last_hash = c.last_hash }
   end
-  return s
+  return p
+end
+
+local function status_line(p)
+  local s, words = p.stats, {}
+  for i, c in ipairs(p.clients) do words[i] = ("%s %s %d/%d"):format(c.name, c.state, c.queued, c.slots) end
+  return ("pool: %d waiting, %d on servers, %d completed, %d failed; %s"):format(s.pending, s.assigned + s.running, s.completed, s.failed, table.concat(words, ", "))
 end
 
 local function monitor(pool, interval)
@@ -598,8 +636,7 @@ local function monitor(pool, interval)
     local p = weak.pool
     if not p or p:_closed() then return end
     local s = status(p)
-    core.log("info", ("pool: %d waiting, %d on servers, %d completed, %d failed; %d of %d clients online"):format(
-      s.pending, s.assigned + s.running, s.completed, s.failed, s.online, s.clients))
+    p:_log("info", status_line(s))
     each(p:_state().on["pool:status"], s)
     p:_state().monitor = core.timer(interval, tell)
   end
@@ -636,7 +673,8 @@ function Pool:init()
     end
     if undecided == 0 then
       if online > 0 then
-        each(st.on["pool:ready"], { name = "pool:ready", online = online, problems = words })
+        if not st.ready then each(st.on["pool:ready"], { name = "pool:ready", online = online, problems = words }) end
+        st.ready = true
         return true
       end
       local err = fail("no_clients", #words > 0 and "no client could be reached: " .. table.concat(words, "; ") or "the pool has no clients")
@@ -681,6 +719,7 @@ function Client:resume() self:_pause(false) return self end
 -- A job for the workflow as it is now (later changes to it do not count). Does not wait: sending starts with the
 -- loop. nil, err when the queue is full, a policy refuses it or the pool is closing. Options: README.
 function Pool:submit(workflow, options)
+  task.breathe(32)                                         -- a task that submits a thousand jobs lets the first ones leave
   if type(workflow) == "table" then error("submit: a workflow expected, got a table (use moonpool.workflow.from, or submit_variants for a list)", 2) end
   return pass(pcall(self._submit, self, workflow, options))
 end
@@ -696,7 +735,7 @@ end
 function Pool:on(name, fn)
   if type(fn) ~= "function" then error("pool:on: a function expected, got " .. type(fn), 2) end
   if type(name) ~= "string" then error("pool:on: the name of an event expected, got " .. type(name), 2) end
-  if name:find(":", 1, true) and not known_events[name] and not name:find "^client:" then error("pool:on: there is no event '" .. name .. "'", 2) end
+  if (name:find "^job:" or name:find "^pool:") and not known_events[name] then error("pool:on: there is no event '" .. name .. "'", 2) end
   local st = self:_state()
   st.on[name] = st.on[name] or {}
   table.insert(st.on[name], fn)

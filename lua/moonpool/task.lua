@@ -121,6 +121,18 @@ function M.await(start, timeout_ms)
   return table.unpack(values, 1, values.n)
 end
 
+local breaths = 0
+
+-- Every n-th call inside a task waits for the loop's next turn, so that a long loop in a task does not stop the world.
+function M.breathe(n)
+  breaths = breaths + 1
+  if breaths % n ~= 0 then return end
+  local task = by_coroutine[coroutine.running()]
+  if task and not task.done and not core.in_callback() then
+    M.await(function(done) core.timer(0, done) end)
+  end
+end
+
 -- Waits ms milliseconds.
 function M.sleep(ms)
   if type(ms) ~= "number" then error("sleep: milliseconds expected, got " .. type(ms), 2) end

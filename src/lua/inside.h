@@ -31,6 +31,7 @@ struct l_pool {
     struct l_policy *policy;
     mp_policy hooks;
     mp_log log;
+    int log_shown, log_told;                         /* level that is written; somebody listens */
     int handler;                                     /* registry: called with every event */
     mp_job *routed;                                  /* the job a hook is being asked about, or NULL */
 };

@@ -99,7 +99,7 @@ static void push_outputs(lua_State *L, const mp_job *j) {
 /* What the workflow named: alias -> node id. */
 static void push_aliases(lua_State *L, const mp_job *j) {
     const char *alias, *id;
-    const mp_workflow *w = mp_job_workflow(j);
+    const mp_workflow *w = mp_job_sent(j) ? mp_job_sent(j) : mp_job_workflow(j);         /* of variants the one that was sent */
     lua_newtable(L);
     for (size_t i = 0; i < mp_workflow_outputs(w); i++) {
         mp_workflow_output_at(w, i, &alias, &id);
@@ -241,7 +241,9 @@ static int job_cancel(lua_State *L) {
 static int job_set_priority(lua_State *L) {
     l_pool *lp;
     mp_job *j = check_job(L, 1, &lp);
-    int rc = mp_pool_set_priority(lp->pool, j, luaL_checknumber(L, 2), now_of(lp));
+    double priority = luaL_checknumber(L, 2);
+    luaL_argcheck(L, priority >= -1e15 && priority <= 1e15, 2, "a number from -1e15 to 1e15 expected");
+    int rc = mp_pool_set_priority(lp->pool, j, priority, now_of(lp));
     if (rc == MP_EBUSY) return luaL_error(L, "a policy runs: no priority may be changed from inside it");
     mp_wire_pump(lp->wire);
     lua_pushboolean(L, rc == 0);

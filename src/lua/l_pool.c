@@ -44,9 +44,21 @@ static void on_event(void *ud, const mp_event *e) {
     lua_settop(L, top);
 }
 
+/* Lines go to the log by its level, and to listeners of "warn" and so on by the event handler, which only notes them:
+ * the pool may be in the middle of something. */
 static void on_log(void *ud, int level, const char *line) {
     l_pool *lp = ud;
-    l_write_log(lp->ctx, level, line);
+    lua_State *L = lp->ctx->L;
+    if (level >= lp->log_shown) l_write_log(lp->ctx, level, line);
+    if (!lp->log_told || lp->handler == LUA_NOREF || !lua_checkstack(L, 20)) return;
+    int top = lua_gettop(L);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, lp->handler);
+    push_pool(L, lp);
+    lua_pushliteral(L, "log");
+    lua_pushstring(L, mp_log_name(level));
+    lua_pushstring(L, line);
+    l_pcall(L, 4, 0, "log listener");
+    lua_settop(L, top);
 }
 
 /* ---- making ------------------------------------------------------------------------------------------------------ */
@@ -101,7 +113,8 @@ static int pool_new(lua_State *L) {
     memset(lp, 0, sizeof *lp);
     lp->ctx = l_context(L);
     lp->handler = LUA_NOREF;
-    lp->log = (mp_log){ level, on_log, lp };
+    lp->log = (mp_log){ MP_LOG_DEBUG, on_log, lp };
+    lp->log_shown = level;
     luaL_setmetatable(L, POOL);
     lua_newtable(L);
     lua_setiuservalue(L, 2, 1);
@@ -229,10 +242,13 @@ static int pool_clients(lua_State *L) {
 
 static int pool_client_by(lua_State *L) {
     l_pool *lp = l_check_pool(L, 1);
-    mp_client *c = mp_pool_client(lp->pool, (uint32_t)luaL_checkinteger(L, 2));
-    if (!c) return 0;
-    l_push_client(L, lp, c);
-    return 1;
+    uint32_t serial = (uint32_t)luaL_checkinteger(L, 2);
+    mp_client *c = mp_pool_client(lp->pool, serial), *was = mp_pool_client_was(lp->pool, serial);
+    if (c) { l_push_client(L, lp, c); return 1; }
+    lua_pushnil(L);                                  /* removed just now: nil, and what it was */
+    lua_pushstring(L, was ? mp_client_name(was) : NULL);
+    lua_pushstring(L, was ? mp_client_url(was) : NULL);
+    return 3;
 }
 
 /* pool:clients_for(workflow) -> the clients that may run it */
@@ -359,6 +375,10 @@ static int pool_submit(lua_State *L) {
         o.exclude = clients_field(L, 3, "excluded_clients", lp);
         overrides_field(L, 3, &o, lp);
         if (o.extra_data && o.extra_data[0] != '{') return luaL_error(L, "submit: option 'extra_data': names expected as keys");
+        for (size_t i = 1; o.include && lua_getfield(L, 3, "include_outputs") && i <= lua_rawlen(L, -1); i++) {
+            if (lua_rawgeti(L, -1, (lua_Integer)i) != LUA_TSTRING) return luaL_error(L, "submit: option 'include_outputs': item %d: a node id expected, got %s", (int)i, luaL_typename(L, -1));
+            lua_pop(L, 2);
+        }
         if (o.include && o.include[0] != '[') return luaL_error(L, "submit: option 'include_outputs': a list of node ids expected");
         if (o.id && (!*o.id || strlen(o.id) > 200)) return luaL_error(L, "submit: option 'job_id': 1 to 200 bytes expected");
     }
@@ -469,6 +489,15 @@ static int pool_want(lua_State *L) {
         lua_pop(L, 1);
     }
     mp_pool_want(lp->pool, mask);
+    lua_getfield(L, 2, "log");
+    lp->log_told = lua_toboolean(L, -1);
+    return 0;
+}
+
+/* pool:_log(level, line): a line of the pool's own */
+static int pool_log(lua_State *L) {
+    l_pool *lp = l_check_pool(L, 1);
+    mp_logf(&lp->log, mp_log_level(luaL_checkstring(L, 2)), "%s", luaL_checkstring(L, 3));
     return 0;
 }
 
@@ -502,7 +531,7 @@ void l_open_pool(lua_State *L) {
     static const luaL_Reg methods[] = {
         { "add_client", pool_add_client }, { "clients", pool_clients }, { "_client", pool_client_by }, { "clients_for", pool_may_run }, { "_submit", pool_submit }, { "job", pool_job },
         { "stats", pool_stats }, { "_undelivered", pool_undelivered }, { "_stop", pool_stop }, { "_quiet", pool_quiet }, { "_handler", pool_handler }, { "_want", pool_want },
-        { "_state", pool_state }, { "_closed", pool_closed }, { "_free", pool_free }, { "_transfer", pool_transfer }, { "_name", pool_name }, { "_pause", pool_pause }, { NULL, NULL }
+        { "_state", pool_state }, { "_closed", pool_closed }, { "_free", pool_free }, { "_transfer", pool_transfer }, { "_name", pool_name }, { "_pause", pool_pause }, { "_log", pool_log }, { NULL, NULL }
     };
     static const luaL_Reg meta[] = { { "__index", pool_index }, { "__gc", pool_free }, { NULL, NULL } };
     l_class(L, POOL, methods, meta);

@@ -127,7 +127,6 @@ int mp_pool_remove_client(mp_pool *p, mp_client *c, int drain, mp_time now) {
         queue_presence(p, now);
         client_rearm(c, now);
     } else take_out(c, now);
-    client_settle(c, now);
     dispatch(p, now);
     return 0;
 }
@@ -223,9 +222,14 @@ void client_problem(mp_client *c, const char *words) {
 
 /* ---- reading -------------------------------------------------------------------------------------------- */
 
-mp_client *mp_pool_client(const mp_pool *p, uint32_t serial) {
+mp_client *mp_pool_client_was(const mp_pool *p, uint32_t serial) {
     mp_client *c;
     HASH_FIND(hh, p->by_serial, &serial, sizeof serial, c);
+    return c;
+}
+
+mp_client *mp_pool_client(const mp_pool *p, uint32_t serial) {
+    mp_client *c = mp_pool_client_was(p, serial);
     return c && !c->removed ? c : NULL;
 }
 

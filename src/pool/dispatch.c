@@ -52,9 +52,10 @@ void client_forget_places(mp_client *c) {
     if (c->open) p->n_open--;
 }
 
-static void look_at_touched(mp_pool *p) {
+static void look_at_touched(mp_pool *p, mp_time now) {
     for (size_t i = 0; i < p->n_touched; i++) {
         mp_client *c = p->touched[i];
+        if (c->posting && c->posting->held && c->posting->job && upload_next(c->posting, now)) post(c->posting, now);
         int open = client_open(c), was = c->stage;
         c->touched = 0;
         if (open != c->open) {
@@ -309,14 +310,15 @@ static void serve_stage(mp_pool *p, int stage, mp_time now) {
         double rank = j->rank;
         pass_over_all(p, c[pick], g, rank);
         send(p, j, c[pick], now);
-        look_at_touched(p);
+        look_at_touched(p, now);
     }
 }
 
 void dispatch(mp_pool *p, mp_time now) {
+    for (size_t i = 0; i < p->n_touched; i++) client_settle(p->touched[i], now);
     while (p->dirty && !p->locked && !p->paused) {
         p->dirty = 0;
-        look_at_touched(p);
+        look_at_touched(p, now);
 #if MP_MUTANT == 14
         if (p->n_fresh_groups) p->n_fresh = 0;
 #endif
@@ -371,6 +373,8 @@ static void accepted(mp_client *c, prompt *pr, const char *id, mp_time now) {
     }
     c->own_ids = 1;
     early_clear(c);
+    for (size_t i = 0; c->load > 1 && i < p->n_free_clients; i++)        /* somebody became idle while it was being sent */
+        if (p->free[i]->stage == 1 && take_back(p->free[i], now)) break;
 }
 
 void posted(mp_client *c, const char *id, const mp_result *r, mp_time now) {

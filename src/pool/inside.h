@@ -88,6 +88,8 @@ typedef struct prompt {
     int deleted;                                     /* tombstone: a delete was sent (and answered) */
     int interrupting, kills;                         /* kills: interrupts sent so far */
     size_t uploaded;                                 /* files sent for it */
+    int held;                                        /* its file would replace one that another prompt there still needs */
+    double shown;                                    /* progress, as told so far */
     int taking;                                      /* being taken back: a delete was sent while it only waits */
     mp_time posted, settled, verdict_at, heard, due; /* settled: when the reply (or its loss) came; due: next look */
     mp_time began;

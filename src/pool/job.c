@@ -233,7 +233,11 @@ void job_assigned(mp_pool *p, mp_job *j, prompt *pr, mp_time now) {
     t->client = mp_strdup(pr->client->name);
     t->client_url = mp_strdup(pr->client->url);
     if (!j->profiling) return;
-    if (!j->profile) j->profile = mp_profile_new(j->w, j->queued, p->o.progress_limit);
+    mp_workflow *w = j->w;
+    for (size_t i = 0; j->wishes && i < j->wishes->n_variants; i++)
+        if (j->wishes->variants[i].s == pr->s) w = j->wishes->variants[i].w;
+    if (!j->profile) j->profile = mp_profile_new(w, j->queued, p->o.progress_limit);
+    else mp_profile_rebase(j->profile, w);
     mp_profile_attempt(j->profile, pr->w, pr->client->name, j->ready, now);
     mp_profile_prompt(j->profile, pr->id);
 }
@@ -412,7 +416,7 @@ size_t mp_job_seeds(const mp_job *j) { return j->tail ? j->tail->n_seeds : 0; }
 
 void mp_job_seed(const mp_job *j, size_t i, const char **node, const char **input, uint64_t *value) {
     const seed *s = &j->tail->seeds[i];
-    *node = mp_workflow_node(j->w, s->node)->id;
+    *node = mp_workflow_node(j->tail->sent ? j->tail->sent : j->w, s->node)->id;
     *input = s->input;
     *value = s->value;
 }
@@ -436,11 +440,18 @@ int mp_job_left(const mp_job *j, mp_time now, mp_time *left, mp_time *low, mp_ti
     return 1;
 }
 
-double mp_job_progress(const mp_job *j, mp_time now) {
+static double progress_of(const mp_job *j, mp_time now) {
     mp_time left, low, high;
-    if (j->state == MP_JOB_COMPLETED) return 1;
-    if (!j->profile || !j->prompt || mp_profile_started(j->profile) == MP_NEVER) return 0;
     if (!mp_forecast_left(j->prompt->s->forecast, j->profile, now, &left, &low, &high)) return mp_profile_overall(j->profile);
     double ran = (double)(now - mp_profile_started(j->profile));
     return ran + (double)left > 0 ? ran / (ran + (double)left) : 0;
+}
+
+/* Never goes back within an attempt: what is learnt on the way may only slow it down. */
+double mp_job_progress(const mp_job *j, mp_time now) {
+    if (j->state == MP_JOB_COMPLETED) return 1;
+    if (!j->profile || !j->prompt || mp_profile_started(j->profile) == MP_NEVER) return 0;
+    double v = progress_of(j, now);
+    if (v > j->prompt->shown) j->prompt->shown = v < 1 ? v : 1;
+    return j->prompt->shown;
 }

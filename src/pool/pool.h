@@ -130,6 +130,7 @@ mp_client *mp_pool_add_client(mp_pool *p, const char *url, const mp_client_opts 
 int mp_pool_remove_client(mp_pool *p, mp_client *c, int drain, mp_time now);
 int mp_pool_pause_client(mp_pool *p, mp_client *c, int on, mp_time now);
 mp_client *mp_pool_client(const mp_pool *p, uint32_t serial);        /* NULL: never there, or removed */
+mp_client *mp_pool_client_was(const mp_pool *p, uint32_t serial);   /* also one that was removed just now */
 size_t mp_pool_clients(const mp_pool *p, mp_client **out, size_t cap);   /* number there, at most cap written */
 uint32_t mp_client_serial(const mp_client *c);
 const char *mp_client_url(const mp_client *c);

@@ -530,7 +530,7 @@ void client_rearm(mp_client *c, mp_time now) {
     mp_time t = MP_NEVER;
     mp_time due;
     int busy = c->connecting || c->checking || c->closing;
-    if (c->removed || c->draining) client_settle(c, now);
+    if (c->removed || c->draining) client_touch(c);  /* settled from dispatch: callers may be walking its prompts */
     if (c->removed && !c->prompts && c->state == MP_CLIENT_ONLINE) {
         link_reset(c, "removed", now);
         return;

@@ -36,6 +36,18 @@ static mp_file *missing(const prompt *pr) {
     return NULL;
 }
 
+/* Another prompt of ours there still needs the file that this one would replace. */
+static int in_use(const prompt *pr, const mp_file *f) {
+    long node;
+    const char *input;
+    for (const prompt *o = pr->client->prompts; f->overwrite && o; o = o->next)
+        for (size_t i = 0; o != pr && i < mp_workflow_attachments(o->w); i++) {
+            const mp_file *g = mp_workflow_attachment(o->w, i, &node, &input);
+            if (strcmp(g->name, f->name) == 0 && strcmp(g->subfolder, f->subfolder) == 0 && strcmp(g->key, f->key) != 0) return 1;
+        }
+    return 0;
+}
+
 /* The inputs get the names under which the server keeps the files. */
 static void name_inputs(prompt *pr) {
     long node;
@@ -59,6 +71,7 @@ int upload_next(prompt *pr, mp_time now) {
         if (mp_workflow_attachments(pr->w)) name_inputs(pr);
         return 1;
     }
+    if ((pr->held = in_use(pr, f))) return 0;        /* until that one is gone: dispatch looks again */
     mp_buf path = { 0 };
     mp_buf_puts(&path, f->mask_of ? "/upload/mask" : "/upload/image");
     if (pr->job && pr->job->profile) mp_profile_upload(pr->job->profile, now);
@@ -90,6 +103,10 @@ void uploaded(mp_client *c, const char *id, mp_file *f, const mp_result *r, mp_t
         memcpy(u->key, f->key, sizeof u->key);
         u->temp = strcmp(f->type, "temp") == 0;
         u->name = strcmp(f->type, "input") == 0 ? mp_strdup(name) : mp_format("%s [%s]", name, f->type);
+        for (stored *o = c->stored, *next; f->overwrite && o; o = next) {        /* what it replaced is no longer there */
+            next = o->hh.next;
+            if (strcmp(o->name, u->name) == 0) drop(c, o);
+        }
         HASH_ADD_STR(c->stored, key, u);
     }
     if (pr && !pr->job) prompt_gone(pr);             /* canceled meanwhile; nothing of it is on the server */

@@ -394,6 +394,21 @@ void mp_profile_attempt(mp_profile *p, mp_workflow *sent, const char *client, mp
     p->attempts[p->n_attempts++] = (attempt){ mp_strdup(client), NULL, NULL, NULL, now, NONE, NONE, NONE };
 }
 
+void mp_profile_rebase(mp_profile *p, mp_workflow *w) {
+    if (p->w == w) return;
+    for (size_t i = 0; i < p->n; i++) record_free(&p->nodes[i]);
+    p->n = 0;
+    mp_workflow_ref(w);
+    mp_workflow_unref(p->w);
+    p->w = w;
+    p->n_submitted = mp_workflow_count(w);
+    if (p->cap < p->n_submitted) {
+        p->cap = p->n_submitted;
+        p->nodes = mp_realloc(p->nodes, p->cap * sizeof *p->nodes);
+    }
+    reset_nodes(p);
+}
+
 void mp_profile_upload(mp_profile *p, mp_time now) { if (p->upload == NONE) p->upload = now; }
 
 void mp_profile_sent(mp_profile *p, mp_time now) {

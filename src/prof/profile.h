@@ -22,6 +22,8 @@ void mp_profile_free(mp_profile *p);                 /* NULL is fine */
 
 /* One attempt's life. `ready` is when the job was free to be sent (after delays); the rest are `now`. */
 void mp_profile_attempt(mp_profile *p, mp_workflow *sent, const char *client, mp_time ready, mp_time now);
+/* The next attempt sends another workflow (a variant). Does nothing when it is the same. */
+void mp_profile_rebase(mp_profile *p, mp_workflow *w);
 void mp_profile_upload(mp_profile *p, mp_time now);  /* first byte of the first upload */
 void mp_profile_sent(mp_profile *p, mp_time now);
 void mp_profile_prompt(mp_profile *p, const char *prompt_id);

@@ -3,6 +3,7 @@
  *   world [--seeds N] [--first K] [--procs P] [--skip MASK] [--limit JOBS] [--log] */
 #include "world/load.h"
 #include <malloc.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,17 @@ typedef struct { size_t jobs, completed, failed, canceled, retries, taken_back; 
 static const char *program;
 static uint64_t skip, limit;
 static int logging, quick;                           /* quick: stop at the first broken seed, as it is */
+
+static uint64_t current;
+
+/* A crash must name its seed too. */
+static void crashed(int number) {
+    char words[80];
+    int n = snprintf(words, sizeof words, "seed %llu: crashed with signal %d\n", (unsigned long long)current, number);
+    if (write(2, words, (size_t)n) < 0) _exit(3);
+    signal(number, SIG_DFL);
+    raise(number);
+}
 
 static void print(void *ud, const char *line) { (void)ud; puts(line); }
 
@@ -29,7 +41,7 @@ static void report(mp_trial *t) {
 }
 
 static void run(uint64_t seed, totals *sum) {
-    mp_trial t = trial_of(seed);
+    mp_trial t = trial_of(current = seed);
     t.log = logging ? print : NULL;
     int broken = mp_trial_run(&t);
     if (broken) report(&t);
@@ -90,6 +102,8 @@ int main(int argc, char **argv) {
     uint64_t first = 1, count = 100, procs = 0;
     struct { const char *name; uint64_t *to; } options[] = { { "--seeds", &count }, { "--first", &first }, { "--procs", &procs }, { "--skip", &skip }, { "--limit", &limit } };
     program = argv[0];
+    signal(SIGSEGV, crashed);
+    signal(SIGABRT, crashed);
     for (int i = 1; i < argc; i++) {
         size_t k = 0, n = sizeof options / sizeof *options;
         while (k < n && strcmp(argv[i], options[k].name) != 0) k++;
