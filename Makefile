@@ -80,7 +80,7 @@ BUSTED  = $$(command -v busted)
 SPEC    = MOONPOOL_BUILD=$B $B/moonpool $(BUSTED) -o tests/spec/output.lua --lpath='tests/spec/?.lua' -p _spec -p '^%d%d%d%-'
 # Specs that use nothing but the API run under stock Lua with the module too.
 STOCK  := tests/spec/graph_spec.lua tests/spec/json_spec.lua tests/spec/pool_spec.lua tests/spec/task_spec.lua
-WORLD_SEEDS ?= 100
+WORLD_SEEDS ?= 500
 
 test: setup
 	@$(MAKE) --no-print-directory -s specs
@@ -98,12 +98,20 @@ check: setup
 	@cppcheck -q --std=c11 --error-exitcode=1 --enable=warning,portability --inline-suppr --suppress=missingIncludeSystem --suppress=unknownMacro --suppress=invalidPointerCast -j2 -Isrc src
 	@$(MAKE) --no-print-directory -s WERROR=1 B=build/werror build/werror/moonpool
 	@if command -v clang >/dev/null 2>&1; then $(MAKE) --no-print-directory -s CC=clang WERROR=1 B=build/clang build/clang/moonpool; else echo "clang is not installed: not tried"; fi
-	@$(MAKE) --no-print-directory -s SAN=asan specs
+	@$(MAKE) --no-print-directory -s SAN=asan WORLD_SEEDS=200 specs
+	@$(MAKE) --no-print-directory -s $B/world && $B/world --seeds 5000
 	@mkdir -p build/asan/tmp && MOONPOOL_GC=1 MOONPOOL_BUILD=build/asan build/asan/moonpool $(BUSTED) -o tests/spec/output.lua --lpath='tests/spec/?.lua' -p _spec -p '^%d%d%d%-' tests/spec tests/regress
 	@$(MAKE) --no-print-directory -s replay
 
+# The campaign, as long as you like, on all cores: make soak SEEDS=100000 FIRST=1
+SEEDS ?= 20000
+FIRST ?= 1
+soak: setup
+	@$(MAKE) --no-print-directory -s $B/world
+	@$B/world --seeds $(SEEDS) --first $(FIRST)
+
 bench: setup
-	@$(MAKE) --no-print-directory -s all $B/player $B/floor $B/profcost
+	@$(MAKE) --no-print-directory -s all $B/player $B/floor $B/profcost $B/scale
 	@$B/moonpool tests/bench/bench.lua
 
 $B/host $B/states: $B/%: scripts/embed/%.c $B/libmoonpool.a
@@ -130,5 +138,5 @@ install: all
 clean:
 	rm -rf build
 
-.PHONY: all replay mutants setup demo test specs check bench install clean
+.PHONY: all replay mutants setup demo test specs check soak bench install clean
 -include $(shell find $B -name '*.d' 2>/dev/null)

@@ -1,4 +1,4 @@
-/* base/heap.c -- floor 0, base: a binary heap of pointers that can remove from the middle. */
+/* base/heap.c -- floor 0, base: a heap of pointers that can remove from the middle. */
 #include "base/heap.h"
 #include <stdlib.h>
 
@@ -21,21 +21,24 @@ static void put(mp_heap *h, size_t i, void *x) {
     *place(h, x) = i;
 }
 
+#define WAYS 4                                       /* children per place: fewer levels, so fewer cache misses, than with two */
+
 static void up(mp_heap *h, size_t i) {
     void *x = h->v[i];
-    for (; i > 0 && h->before(x, h->v[(i - 1) / 2]); i = (i - 1) / 2) put(h, i, h->v[(i - 1) / 2]);
+    for (; i > 0 && h->before(x, h->v[(i - 1) / WAYS]); i = (i - 1) / WAYS) put(h, i, h->v[(i - 1) / WAYS]);
     put(h, i, x);
 }
 
 static void down(mp_heap *h, size_t i) {
     void *x = h->v[i];
     for (;;) {
-        size_t c = 2 * i + 1;
-        if (c >= h->n) break;
-        if (c + 1 < h->n && h->before(h->v[c + 1], h->v[c])) c++;
-        if (!h->before(h->v[c], x)) break;
-        put(h, i, h->v[c]);
-        i = c;
+        size_t first = WAYS * i + 1, end = first + WAYS < h->n ? first + WAYS : h->n, best = first;
+        if (first >= h->n) break;
+        for (size_t c = first + 1; c < end; c++)
+            if (h->before(h->v[c], h->v[best])) best = c;
+        if (!h->before(h->v[best], x)) break;
+        put(h, i, h->v[best]);
+        i = best;
     }
     put(h, i, x);
 }

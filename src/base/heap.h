@@ -1,4 +1,4 @@
-/* base/heap.h -- floor 0, base: a binary heap of pointers that can remove from the middle.
+/* base/heap.h -- floor 0, base: a heap of pointers that can remove from the middle.
  * Sees: base. Seen by: all. */
 #ifndef MP_HEAP_H
 #define MP_HEAP_H

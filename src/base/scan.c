@@ -52,11 +52,24 @@ int mp_scan_member(mp_scan *s, mp_str *name) {
     return 1;
 }
 
+/* The first quote or backslash, eight bytes at a time. */
+static const char *special(const char *p, const char *end) {
+    const uint64_t ones = 0x0101010101010101u, highs = 0x8080808080808080u;
+    for (; end - p >= 8; p += 8) {
+        uint64_t v, q, b;
+        memcpy(&v, p, 8);
+        q = v ^ ones * '"';
+        b = v ^ ones * '\\';
+        if (((q - ones) & ~q & highs) | ((b - ones) & ~b & highs)) break;
+    }
+    while (p < end && *p != '"' && *p != '\\') p++;
+    return p;
+}
+
 int mp_scan_string(mp_scan *s, mp_str *raw) {
     if (!eat(s, '"')) return 0;
-    const char *start = s->p, *near = s->end - start > 48 ? start + 48 : s->end, *quick = start;
-    while (quick < near && *quick != '"' && *quick != '\\') quick++;
-    if (quick < near && *quick == '"') {             /* short and without escapes: nearly all of them */
+    const char *start = s->p, *quick = special(start, s->end);
+    if (quick < s->end && *quick == '"') {             /* without escapes: nearly all of them */
         *raw = mp_str_make(start, (size_t)(quick - start));
         s->p = quick + 1;
         return 1;

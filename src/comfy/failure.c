@@ -1,5 +1,6 @@
 /* comfy/failure.c -- floor 3, comfy: what kind of failure something is. */
 #include "comfy/failure.h"
+#include "base/scan.h"
 #include "graph/hash.h"
 #include <stdarg.h>
 #include <stdio.h>
@@ -106,10 +107,26 @@ static void refused(const mp_json *doc, int status, mp_failure *f) {
     f->details = json_text(doc);
 }
 
+/* {"prompt_id": "...", "number": n, "node_errors": {}}: what nearly every reply is. */
+static char *plainly_accepted(mp_str body) {
+    mp_scan s = mp_scan_of(body);
+    mp_str key, id = { 0 };
+    int clean = 0;
+    if (!mp_scan_open(&s, '{')) return NULL;
+    while (mp_scan_member(&s, &key)) {
+        mp_str value;
+        if (mp_str_is(key, "prompt_id")) { if (!mp_scan_string(&s, &id)) return NULL; }
+        else if (!mp_scan_skip(&s, &value)) return NULL;
+        else if (mp_str_is(key, "node_errors")) clean = mp_str_is(value, "{}");
+    }
+    return !s.bad && clean && id.n && !memchr(id.p, '\\', id.n) ? mp_strndup(id.p, id.n) : NULL;
+}
+
 void mp_failure_of_prompt_reply(int status, mp_str body, mp_failure *f, char **prompt_id) {
+    mp_failure_clear(f);
+    if (status == 200 && (*prompt_id = plainly_accepted(body)) != NULL) return;
     mp_json *doc = mp_json_parse(body.p, body.n, NULL);
     const char *id = mp_json_string(mp_json_get(doc, "prompt_id"));
-    mp_failure_clear(f);
     if (status == 200 && id) {
         const mp_json *errors = mp_json_get(doc, "node_errors");
         *prompt_id = mp_strdup(id);

@@ -160,6 +160,7 @@ void client_gone(mp_client *c) {
     else p->clients = c->next;
     if (c->next) c->next->before = c->before;
     else p->last_client = c->before;
+    if (p->look_from == c) p->look_from = NULL;
     HASH_DEL(p->by_serial, c);
     mp_heap_remove(&p->wakes, c);
     client_free(c);
@@ -277,7 +278,7 @@ mp_time mp_client_typical(const mp_client *c, const char *hash) {
 mp_time mp_client_expected(const mp_client *c, mp_time now) {
     mp_time left = 0;
     for (const prompt *pr = c->prompts; pr; pr = pr->next) {
-        mp_time t = typical(c, pr->s), ran = pr->at == AT_RUNNING && pr->began != MP_NEVER ? now - pr->began : 0;
+        mp_time t = pr->k->runs ? pr->k->typical : 0, ran = pr->at == AT_RUNNING && pr->began != MP_NEVER ? now - pr->began : 0;
         if (t > ran) left += t - ran;
     }
     return left;

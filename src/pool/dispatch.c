@@ -214,6 +214,9 @@ static void send(mp_pool *p, mp_job *j, mp_client *c, mp_time now) {
     pr->at = AT_UPLOADING;
     pr->posted = pr->heard = now;
     pr->settled = pr->verdict_at = pr->due = pr->began = MP_NEVER;
+    pr->k = client_known(c, s, 1);
+    pr->k->users++;
+    pr->silence = silence_bound(pr);
     while (*at) at = &(*at)->next;
     *at = pr;
     if (c->load++ == 0) c->moved = now;

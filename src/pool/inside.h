@@ -26,6 +26,7 @@
 #define MAX_LOSSES 10                                /* a job lost this often, without fault of its own, is given up */
 #define EARLY_FRAMES 256                             /* frames kept while a POST's reply is awaited (protocol 2.1, race) */
 #define AFTER_VERDICT MP_MS(3000)                    /* from a verdict to `executing null`; then the history is asked */
+#define TAKE_BACK_LOOKS 256                          /* clients looked at per idle client */
 #define PICTURE_BYTES (256u << 20)                   /* kept of one prompt */
 #define STORED_FILES 10000                           /* files remembered per client */
 #define STRAY_INTERRUPT MP_MS(30000)                 /* one of ours may hit the next prompt so long (protocol 2.5) */
@@ -64,7 +65,7 @@ typedef struct block {                               /* a client does not get a 
 typedef struct known {                               /* what a client knows of a shape */
     shape *s;
     mp_time typical;
-    uint32_t runs, fails;                            /* fails: in a row */
+    uint32_t runs, fails, users;                     /* fails: in a row; users: prompts there that hold on to it */
     int claims;
     block *block;
     UT_hash_handle hh;
@@ -92,7 +93,7 @@ typedef struct prompt {
     double shown;                                    /* progress, as told so far */
     int taking;                                      /* being taken back: a delete was sent while it only waits */
     mp_time posted, settled, verdict_at, heard, due; /* settled: when the reply (or its loss) came; due: next look */
-    mp_time began;
+    mp_time began, silence;                          /* silence: how long nothing may be heard of it */
     uint64_t history;                                /* action under way, 0: none */
     int history_tries;
     mp_workflow *w;                                  /* as sent */
@@ -104,6 +105,7 @@ typedef struct prompt {
     size_t n_pictures, picture_bytes;
     mp_failure failure;
     shape *s;
+    known *k;                                        /* what its client knows of it */
 } prompt;
 
 struct mp_client {
@@ -226,6 +228,7 @@ struct mp_pool {
     uint64_t next_action, next_seq;
     uint32_t next_client, roster;                    /* roster: goes up when a client opens or closes */
     mp_client *clients, *last_client, *by_serial, *by_url;
+    mp_client *look_from;                            /* where the next take-back begins to look */
     size_t n_clients, n_open;
     mp_job **slots;                                  /* jobs by the low half of their id */
     uint32_t *generations, *free_slots;
@@ -357,6 +360,7 @@ void prompt_gone(prompt *pr);                        /* off the client; frees it
 void recover_tick(mp_client *c, mp_time now);
 void give_up_all(mp_client *c, mp_fail_kind kind, const char *words, int keep, mp_time now);
 void prompt_interrupted(prompt *pr, mp_time now);
+mp_time silence_bound(const prompt *pr);
 prompt *prompt_by_id(mp_client *c, mp_str id);
 int take_back(mp_client *idle, mp_time now);         /* nothing waits for this client: fetch a prompt that only waits elsewhere */
 

@@ -35,6 +35,7 @@ void prompt_gone(prompt *pr) {
     free(pr->real);
     mp_workflow_unref(pr->w);
     mp_failure_clear(&pr->failure);
+    pr->k->users--;
     shape_unref(c->pool, pr->s);
     free(pr);
 }
@@ -373,17 +374,20 @@ static prompt *silent_one(mp_client *c) {
     return first;
 }
 
-static mp_time silence_due(mp_client *c) {
-    prompt *pr = silent_one(c);
-    if (!pr) return MP_NEVER;
-    known *k = client_known(c, pr->s, 0);
-    const mp_pool_opts *o = &c->pool->o;
+/* How long nothing may be heard of it: noted once, when it is sent. */
+mp_time silence_bound(const prompt *pr) {
+    const mp_pool_opts *o = &pr->client->pool->o;
     mp_time cold = o->cold_silence > o->node_silence ? o->cold_silence : o->node_silence;
-    mp_time bound = pr->job->node_silence ? pr->job->node_silence : k && k->runs ? o->node_silence : o->node_silence ? cold : 0;
+    mp_time bound = pr->job->node_silence ? pr->job->node_silence : pr->k->runs ? o->node_silence : o->node_silence ? cold : 0;
 #if MP_MUTANT == 9
     bound = 0;
 #endif
-    return bound && bound != MP_NEVER ? c->moved + bound : MP_NEVER;
+    return bound ? bound : MP_NEVER;
+}
+
+static mp_time silence_due(mp_client *c) {
+    const prompt *pr = silent_one(c);
+    return pr && pr->silence != MP_NEVER ? c->moved + pr->silence : MP_NEVER;
 }
 
 /* The prompt that should begin, and by when: nothing of ours runs there, and as far as we know nothing of others. */
@@ -476,8 +480,7 @@ void recover_tick(mp_client *c, mp_time now) {
 /* ---- take-back -------------------------------------------------------------------------------------------------- */
 
 /* How long that shape takes on that client, guessed from others (and then slower, because models must be loaded). */
-static mp_time guess(const mp_client *c, shape *s) {
-    known *k = client_known((mp_client *)c, s, 0);
+static mp_time guess(const known *k, shape *s) {
     if (k && k->runs && k->typical) return k->typical;
     mp_time mean = mp_forecast_total(s->forecast);
     return mean + mean / 2;
@@ -487,7 +490,7 @@ static mp_time guess(const mp_client *c, shape *s) {
 static mp_time ends_there(const prompt *pr, mp_time now) {
     mp_time left = 0, t;
     for (const prompt *q = pr->client->prompts; q; q = q->next) {
-        if (!(t = guess(q->client, q->s))) return 0;
+        if (!(t = guess(q->k, q->s))) return 0;
         if (q->at == AT_RUNNING && q->began != MP_NEVER) t = t > now - q->began ? t - (now - q->began) : 0;
         left += t;
         if (q == pr) break;
@@ -506,11 +509,13 @@ int take_back(mp_client *idle, mp_time now) {
     prompt *best = NULL;
     mp_time most = MP_MS(100);                       /* less is not worth the requests */
     if (!p->o.take_backs || p->closing || p->paused || idle->fetching > now) return 0;
-    for (mp_client *c = p->clients; c; c = c->next) {
+    mp_client *c = p->look_from && !p->look_from->removed ? p->look_from : p->clients;
+    for (size_t looked = 0; c && looked < p->n_clients && looked < TAKE_BACK_LOOKS; looked++, c = c->next ? c->next : p->clients) {
+        p->look_from = c;
         if (c->load < 2) continue;
         for (prompt *pr = c->prompts; pr; pr = pr->next) {
             if (!may_be_taken(pr, idle)) continue;
-            mp_time there = ends_there(pr, now), here = guess(idle, pr->s);
+            mp_time there = ends_there(pr, now), here = guess(client_known(idle, pr->s, 0), pr->s);
             if (there && here && there - here > most + here / 10) { best = pr; most = there - here; }
         }
     }
@@ -551,7 +556,7 @@ void client_rearm(mp_client *c, mp_time now) {
             if (pr->verdict && pr->verdict_at != MP_NEVER) t = sooner(t, pr->verdict_at + AFTER_VERDICT);
         }
     }
-    if (t == c->wake) return;
+    if (t == c->wake || (t > c->wake && c->wake > now)) return;      /* too early a look costs less than moving it each time */
     mp_heap_remove(&p->wakes, c);
     c->wake = t;
     mp_heap_push(&p->wakes, c);

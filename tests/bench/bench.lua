@@ -167,8 +167,23 @@ local function profile_rows()
   end
 end
 
+-- 1,000 clients, 1,000 workflows, a million jobs in virtual time; tests/bench/scale.c says what is counted.
+local function scale_rows()
+  local words = {
+    general = "any client may run any job", affinity = "each workflow claimed by two clients", profiled = "with a profile each (200,000 jobs)",
+    ["lua-default"] = "default policy in Lua, all limits on",
+  }
+  for line in sh(build .. "/scale"):gmatch "[^\n]+" do
+    local name, _, us, _, bytes = line:match "(%S+) (%S+) (%S+) (%S+) (%S+)"
+    local limit = name == "lua-default" and 20 or name ~= "profiled" and 10
+    row("pool time per job at size, " .. words[name], us, limit and tostring(limit) or "", "us", not limit or tonumber(us) <= limit)
+    row("  heap per queued job", bytes, "600", "B", tonumber(bytes) <= 600)
+  end
+end
+
 cpu_rows()
 queued_rows()
+scale_rows()
 start_rows()
 idle_rows()
 profile_rows()

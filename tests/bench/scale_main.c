@@ -22,6 +22,7 @@ static void unmade(void *ud) {
 
 int main(int argc, char **argv) {
     size_t jobs = argc > 1 ? strtoull(argv[1], NULL, 10) : 1000000;
+    if (argc > 2) { scale_run(&(scale_case){ .name = argv[2], .clients = 1000, .workflows = 1000, .jobs = jobs, .affinity = argv[2][0] == 'a' }, NULL); return 0; }
     scale_run(&(scale_case){ .name = "general", .clients = 1000, .workflows = 1000, .jobs = jobs }, NULL);
     scale_run(&(scale_case){ .name = "affinity", .clients = 1000, .workflows = 1000, .jobs = jobs, .affinity = 1 }, NULL);
     scale_run(&(scale_case){ .name = "profiled", .clients = 1000, .workflows = 1000, .jobs = jobs / 5, .profiling = 1 }, NULL);
