@@ -268,7 +268,7 @@ static void request_done(mp_exchange *x) {
     lws_set_timeout(x->wsi, NO_PENDING_TIMEOUT, 0);
     session *at = session_of(x->wsi);
     struct lws *wsi = x->wsi;
-    if (x->over) mp_serve_reply(x, 413, "text/plain", "too large", 9);
+    if (x->over) mp_serve_reply(x, 413, "text/plain", NULL, "too large", 9);
     else x->server->h.on_request(x->server->ud, x, &r);
     /* Only when the reply is late: paused and made writable in one callback, the connection would never be written. */
     if (at->x == x && x->owed) { x->paused = 1; lws_rx_flow_control(wsi, 0); }
@@ -295,7 +295,7 @@ static int on_http(mp_server *s, struct lws *wsi, session *at, mp_str uri) {
     free(length);
     if (chunked) {
         x->owed = 1;
-        mp_serve_reply(x, 411, "text/plain", "411: Length Required", 20);
+        mp_serve_reply(x, 411, "text/plain", NULL, "411: Length Required", 20);
     } else if (!body) request_done(x);
     return 0;
 }
@@ -317,12 +317,12 @@ static const char *reason_of(int status) {
     }
 }
 
-void mp_serve_reply(mp_exchange *x, int status, const char *type, const void *body, size_t n) {
+void mp_serve_reply(mp_exchange *x, int status, const char *type, const char *headers, const void *body, size_t n) {
     if (!x->owed) return;
     x->owed = 0;
-    mp_buf_room(&x->reply, LWS_PRE + n + 512);
+    mp_buf_room(&x->reply, LWS_PRE + n + 512 + (headers ? strlen(headers) : 0));
     x->reply.n = LWS_PRE;
-    mp_buf_printf(&x->reply, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: keep-alive\r\n\r\n", status, reason_of(status), type, n);
+    mp_buf_printf(&x->reply, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: keep-alive\r\n%s\r\n", status, reason_of(status), type, n, headers ? headers : "");
     if (strcmp(x->method, "HEAD") != 0) mp_buf_add(&x->reply, body, n);
     x->sent = LWS_PRE;
     if (x->paused) lws_rx_flow_control(x->wsi, 1);

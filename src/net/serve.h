@@ -25,7 +25,8 @@ mp_server *mp_serve_open(mp_loop *l, const char *host, int port, const mp_serve_
 int mp_serve_port(const mp_server *s);
 void mp_serve_close(mp_server *s);                   /* stops listening and drops what is open */
 void mp_serve_pause(mp_server *s, int paused);       /* paused: open connections are cut and new ones refused */
-void mp_serve_reply(mp_exchange *x, int status, const char *content_type, const void *body, size_t n);
+/* headers: more lines, each ended by CR LF; NULL: none */
+void mp_serve_reply(mp_exchange *x, int status, const char *content_type, const char *headers, const void *body, size_t n);
 void mp_peer_send(mp_peer *p, int binary, const void *data, size_t n);
 void mp_peer_drop(mp_peer *p);                       /* cuts it, without a close frame */
 #endif

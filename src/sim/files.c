@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static char *key_of(const char *type, const char *subfolder, const char *name) { return mp_format("%s/%s%s%s", type, subfolder, *subfolder ? "/" : "", name); }
+static char *place_of(const char *type, const char *subfolder, const char *name) { return mp_format("%s/%s%s%s", type, subfolder, *subfolder ? "/" : "", name); }
 
 file *file_find(mp_sim *s, const char *type, const char *subfolder, const char *name) {
     file *f;
@@ -16,7 +16,7 @@ file *file_find(mp_sim *s, const char *type, const char *subfolder, const char *
         size_t m = strlen(marks[i]);
         if (n > m && strcmp(copy + n - m, marks[i]) == 0) { copy[n - m] = 0; type = types[i]; break; }
     }
-    key = key_of(type, subfolder, copy);
+    key = place_of(type, subfolder, copy);
     HASH_FIND_STR(s->files, key, f);
     free(key);
     free(copy);
@@ -27,7 +27,7 @@ file *file_add(mp_sim *s, const char *type, const char *subfolder, const char *n
     file *f = file_find(s, type, subfolder, name);
     if (f) return f;
     f = mp_alloc(sizeof *f);
-    f->key = key_of(type, subfolder, name);
+    f->key = place_of(type, subfolder, name);
     HASH_ADD_KEYPTR(hh, s->files, f->key, strlen(f->key), f);
     return f;
 }
@@ -88,11 +88,16 @@ void view(mp_sim *s, const mp_sim_request *r) {
         const char *slash = strrchr(name, '/');
         if (!(f = file_find(s, t, sub ? sub : "", slash ? slash + 1 : name))) status = 404;
     }
-    if (f && f->bytes) reply(s, r->tag, 200, mp_str_make(f->bytes, f->n).n > 3 && memcmp(f->bytes, "\x89PNG", 4) == 0 ? "image/png" : "application/octet-stream", f->bytes, f->n);
+    const char *last = name ? strrchr(name, '/') : NULL;
+    char *shown = f ? mp_strdup(last ? last + 1 : name) : NULL, *mark = shown ? strstr(shown, " [") : NULL, *headers = NULL;
+    if (mark) *mark = 0;
+    if (f && !strpbrk(shown, "\"\r\n")) headers = mp_format("Content-Disposition: filename=\"%s\"\r\n", shown);
+    free(shown);
+    if (f && f->bytes) reply_with(s, r->tag, 200, mp_str_make(f->bytes, f->n).n > 3 && memcmp(f->bytes, "\x89PNG", 4) == 0 ? "image/png" : "application/octet-stream", headers, f->bytes, f->n);
     else if (f) {
         mp_buf b = { 0 };
         png_make(&b, f->width, f->height, f->look, f->prompt, f->pnginfo);
-        reply(s, r->tag, 200, "image/png", b.p, b.n);
+        reply_with(s, r->tag, 200, "image/png", headers, b.p, b.n);
         mp_buf_free(&b);
     } else reply(s, r->tag, status, "application/octet-stream", "", 0);
     free(name);
@@ -164,8 +169,29 @@ void upload(mp_sim *s, const mp_sim_request *r, int mask) {
     }
     if (!image || !image->filename.n || strstr(sub, "..") || sub[0] == '/' || memmem(image->filename.p, image->filename.n, "..", 2)) { reply(s, r->tag, 400, "application/octet-stream", "", 0); return; }
     if (strcmp(type, "input") && strcmp(type, "temp") && strcmp(type, "output")) {
-        reply(s, r->tag, 500, "text/plain", "500 Internal Server Error\n\nServer got itself in trouble", 55);
+        reply(s, r->tag, 500, "text/plain; charset=utf-8", "500 Internal Server Error\n\nServer got itself in trouble", 55);
         return;
+    }
+    if (mask) {                                      /* the alpha itself is not merged: the mask's bytes become the file */
+        mp_str ref = { 0 };
+        for (size_t i = 0; i < n; i++)
+            if (mp_str_is(parts[i].name, "original_ref")) ref = parts[i].body;
+        mp_json *o = ref.n ? mp_json_parse(ref.p, ref.n, NULL) : NULL;
+        const char *file_name = mp_json_string(mp_json_get(o, "filename")), *in = mp_json_string(mp_json_get(o, "subfolder")), *kind = mp_json_string(mp_json_get(o, "type"));
+        int there = file_name && file_find(s, kind ? kind : "output", in ? in : "", file_name) != NULL, asked = o != NULL;
+        mp_json_free(o);
+        if (!asked) { reply(s, r->tag, 500, "text/plain; charset=utf-8", "500 Internal Server Error\n\nServer got itself in trouble", 55); return; }
+        if (!there) {                                /* answered like a success, and nothing is written (protocol 2.9) */
+            mp_buf b = { 0 };
+            mp_buf_puts(&b, "{\"name\": ");
+            mp_buf_json(&b, image->filename);
+            mp_buf_puts(&b, ", \"subfolder\": ");
+            mp_buf_json(&b, mp_str_of(sub));
+            mp_buf_printf(&b, ", \"type\": \"%s\"}", type);
+            reply(s, r->tag, 200, "application/json; charset=utf-8", b.p, b.n);
+            mp_buf_free(&b);
+            return;
+        }
     }
     char *wanted = mp_strndup(image->filename.p, image->filename.n), *name = overwrite ? mp_strdup(wanted) : free_name(s, type, sub, wanted, image->body);
     file *f = file_add(s, type, sub, name);
@@ -178,9 +204,8 @@ void upload(mp_sim *s, const mp_sim_request *r, int mask) {
     mp_buf_puts(&b, ", \"subfolder\": ");
     mp_buf_json(&b, mp_str_of(sub));
     mp_buf_printf(&b, ", \"type\": \"%s\"}", type);
-    reply(s, r->tag, 200, "application/json", b.p, b.n);
+    reply(s, r->tag, 200, "application/json; charset=utf-8", b.p, b.n);
     mp_buf_free(&b);
     free(wanted);
     free(name);
-    (void)mask;                                      /* the alpha of a mask is not merged: bytes are kept as sent */
 }

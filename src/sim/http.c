@@ -98,7 +98,7 @@ static void post_prompt(mp_sim *s, const mp_sim_request *r, mp_time now) {
             j->number = number;
             j->number_given = n != NULL;
             j->body = body;
-            j->prompt = prompt;
+            j->prompt = j->made = coerce(s, prompt);
             j->extra = extra;
             j->created = now;
             mp_buf_puts(&b, "{\"prompt_id\": ");
@@ -109,7 +109,7 @@ static void post_prompt(mp_sim *s, const mp_sim_request *r, mp_time now) {
             int twin = 0;                            /* Python's heap then compares the prompts, which raises: 500, and it runs */
             for (size_t i = 0; i < s->n_queue; i++) twin |= s->queue[i]->number == j->number && strcmp(s->queue[i]->id, j->id) == 0;
             queue_put(s, j);                         /* the worker may start before the reply is sent */
-            emit_status(s);
+            if (!twin) emit_status(s);
             if (!s->run && s->at < now) s->at = now;
             if (twin) trouble(s, r->tag);
             else json(s, r->tag, 200, &b);
@@ -309,7 +309,8 @@ static void system_stats(mp_sim *s, uint64_t tag) {
     for (model *m = s->models; m; m = m->next) used += m->gb * 1073741824.0;
     if (used > vram) used = vram;
     mp_buf_printf(&b, "{\"system\": {\"os\": \"%s\", \"ram_total\": 68719476736, \"ram_free\": 51539607552, \"comfyui_version\": \"%s\", \"python_version\": \"3.11.2 (main)\", "
-                      "\"pytorch_version\": \"2.6.0\", \"embedded_python\": false, \"argv\": [\"main.py\"]}, \"devices\": [{\"name\": ", s->v->os, s->v->reported);
+                      "\"pytorch_version\": \"2.6.0\", \"embedded_python\": false, \"argv\": [\"main.py\"]%s}, \"devices\": [{\"name\": ", s->v->os, s->v->reported,
+                  s->v->jobs ? ", \"required_frontend_version\": \"1.41.21\", \"installed_templates_version\": null, \"required_templates_version\": \"0.9.36\"" : "");
     mp_buf_json(&b, mp_str_of(s->name));
     mp_buf_printf(&b, ", \"type\": \"cuda\", \"index\": 0, \"vram_total\": %.0f, \"vram_free\": %.0f, \"torch_vram_total\": %.0f, \"torch_vram_free\": 0}]}", vram, vram - used, used);
     json(s, tag, 200, &b);
@@ -375,7 +376,10 @@ static void get(mp_sim *s, const mp_sim_request *r, const char *path) {
     else if (is(path, "/history")) { if (max && (end == max || *end)) trouble(s, r->tag); else get_history(s, r->tag, NULL, limit, s->v->targeted_interrupt && from ? atol(from) : -1); }
     else if (strncmp(path, "/history/", 9) == 0) get_history(s, r->tag, path + 9, -1, -1);
     else if (is(path, "/view")) view(s, r);
-    else if (is(path, "/ws")) empty(s, r->tag, 400);
+    else if (is(path, "/ws")) {
+        static const char words[] = "No WebSocket UPGRADE hdr: None\n Can \"Upgrade\" only to \"WebSocket\".";
+        reply(s, r->tag, 400, TEXT, words, sizeof words - 1);
+    }
     else if (is(path, "/object_info")) object_info(s, r->tag, NULL);
     else if (strncmp(path, "/object_info/", 13) == 0) object_info(s, r->tag, path + 13);
     else if (is(path, "/system_stats")) system_stats(s, r->tag);
@@ -392,12 +396,16 @@ void serve(mp_sim *s, const mp_sim_request *r, mp_time now) {
     size_t n = 0;
     while (n < r->path.n && r->path.p[n] != '?') n++;
     char *path = mp_strndup(r->path.p, n), *p = path;
-    if (strncmp(p, "/api/", 5) == 0) p += 4;
+    int api = strncmp(p, "/api/", 5) == 0;
+    if (api) p += 4;
     char *whole = url_decode(mp_str_of(p));
     p = whole;
     if (mp_str_is(r->method, "OPTIONS")) empty(s, r->tag, 200);
     else if (!mp_sim_origin_ok(r->host, r->origin)) empty(s, r->tag, 403);
     else if (r->body.n > SIM_BODY) reply(s, r->tag, 413, TEXT, "Maximum request body size exceeded", 34);
+    else if (strncmp(path, "//", 2) == 0 || strstr(p, "//")) reply(s, r->tag, 404, TEXT, "404: Not Found", 14);
+    else if (api && s->v->jobs && mp_str_is(r->method, "GET") && strcmp(p, "/jobs") == 0) jobs_list(s, r);
+    else if (api && s->v->jobs && mp_str_is(r->method, "GET") && strncmp(p, "/jobs/", 6) == 0) jobs_one(s, r, p + 6);
     else if (mp_str_is(r->method, "GET") || mp_str_is(r->method, "HEAD")) get(s, r, p);
     else if (!mp_str_is(r->method, "POST")) reply(s, r->tag, 405, TEXT, "405: Method Not Allowed", 23);
     else if (is(p, "/prompt")) post_prompt(s, r, now);

@@ -3,9 +3,9 @@
 #include <stdlib.h>
 
 static const traits versions[] = {
-    /* version, reported, os, progress_state, own_ids, missing_node_type, features, targeted, throttled, empty_object, create_time, preview_method */
-    { "0.18.1", "0.18.1", "linux", 1, 1, 1, 1, 1, 1, 1, 1, 1 },
-    { "2024-10", "unknown", "posix", 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    /* version, reported, os, progress_state, own_ids, missing_node_type, features, targeted, throttled, empty_object, create_time, preview_method, jobs */
+    { "0.18.1", "0.18.1", "linux", 1, 1, 1, 1, 1, 1, 1, 1, 1, 1 },
+    { "2024-10", "unknown", "posix", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 };
 
 mp_sim *mp_sim_new(const mp_sim_opts *o, uint64_t seed, mp_time now, mp_err *e) {
@@ -32,6 +32,7 @@ mp_sim *mp_sim_new(const mp_sim_opts *o, uint64_t seed, mp_time now, mp_err *e) 
     s->name = mp_strdup(o->name ? o->name : "Moonpool Simulated GPU");
     s->at = s->idle_since = now;
     mp_rng_seed(&s->rng, seed);
+    s->letters = seed;
     return s;
 }
 
@@ -55,8 +56,10 @@ int mp_sim_take(mp_sim *s, mp_sim_out *out) {
     return 1;
 }
 
-void reply(mp_sim *s, uint64_t tag, int status, const char *type, const char *body, size_t n) {
-    push(s, (mp_sim_out){ MP_SIM_REPLY, tag, status, type, mp_strndup(body, n), n });
+void reply(mp_sim *s, uint64_t tag, int status, const char *type, const char *body, size_t n) { reply_with(s, tag, status, type, NULL, body, n); }
+
+void reply_with(mp_sim *s, uint64_t tag, int status, const char *type, char *headers, const char *body, size_t n) {
+    push(s, (mp_sim_out){ MP_SIM_REPLY, tag, status, type, mp_strndup(body, n), n, headers });
 }
 
 conn *conn_of(mp_sim *s, const char *sid) {
@@ -65,14 +68,35 @@ conn *conn_of(mp_sim *s, const char *sid) {
     return NULL;
 }
 
+/* Python's encoder writes everything outside of ASCII as \\u escapes. */
+static void ascii(mp_buf *text) {
+    size_t i = 0;
+    while (i < text->n && (unsigned char)text->p[i] < 0x80) i++;
+    if (i == text->n) return;
+    mp_buf b = { 0 };
+    for (i = 0; i < text->n;) {
+        const unsigned char *p = (const unsigned char *)text->p + i;
+        size_t len = p[0] < 0x80 ? 1 : p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
+        if (len == 1 || i + len > text->n) { mp_buf_putc(&b, (char)p[0]); i++; continue; }
+        uint32_t u = len == 4 ? p[0] & 7u : len == 3 ? p[0] & 15u : p[0] & 31u;
+        for (size_t k = 1; k < len; k++) u = u << 6 | (p[k] & 63u);
+        if (u >= 0x10000) mp_buf_printf(&b, "\\u%04x\\u%04x", 0xd800 + ((u - 0x10000) >> 10), 0xdc00 + ((u - 0x10000) & 0x3ff));
+        else mp_buf_printf(&b, "\\u%04x", u);
+        i += len;
+    }
+    mp_buf_free(text);
+    *text = b;
+}
+
 void emit(mp_sim *s, const char *sid, mp_buf *text) {
+    ascii(text);
     for (conn *c = s->conns; c; c = c->next)
-        if (c->in_table && (!sid || strcmp(c->sid, sid) == 0)) push(s, (mp_sim_out){ MP_SIM_TEXT, c->tag, 0, NULL, mp_strndup(text->p, text->n), text->n });
+        if (c->in_table && (!sid || strcmp(c->sid, sid) == 0)) push(s, (mp_sim_out){ MP_SIM_TEXT, c->tag, 0, NULL, mp_strndup(text->p, text->n), text->n, NULL });
     mp_buf_free(text);
 }
 
 void emit_binary(mp_sim *s, const conn *c, mp_buf *bytes) {
-    mp_sim_out o = { MP_SIM_BINARY, c->tag, 0, NULL, NULL, 0 };
+    mp_sim_out o = { MP_SIM_BINARY, c->tag, 0, NULL, NULL, 0, NULL };
     o.body = mp_buf_take(bytes, &o.n);
     push(s, o);
 }
@@ -139,6 +163,7 @@ void job_drop(job *j) {
     free(j->id);
     free(j->client_id);
     mp_json_free(j->body);
+    mp_json_free(j->made);
     free(j);
 }
 
@@ -159,14 +184,14 @@ void mp_sim_connect(mp_sim *s, uint64_t tag, mp_str id, mp_time now) {
     s->conns = c;
     mp_buf b = { 0 };
     status_text(s, &b, c->sid);
-    push(s, (mp_sim_out){ MP_SIM_TEXT, tag, 0, NULL, mp_strndup(b.p, b.n), b.n });
+    push(s, (mp_sim_out){ MP_SIM_TEXT, tag, 0, NULL, mp_strndup(b.p, b.n), b.n, NULL });
     mp_buf_free(&b);
-    run *r = s->run;
-    if (r && r->phase == R_STEP && r->j->client_id && strcmp(r->j->client_id, c->sid) == 0) {
+    const char *shown = run_shows(s->run);
+    if (shown && s->run->j->client_id && strcmp(s->run->j->client_id, c->sid) == 0) {
         mp_buf_puts(&b, "{\"type\": \"executing\", \"data\": {\"node\": ");
-        mp_buf_json(&b, mp_str_of(r->nodes[r->at].id));
+        mp_buf_json(&b, mp_str_of(shown));
         mp_buf_puts(&b, "}}");
-        push(s, (mp_sim_out){ MP_SIM_TEXT, tag, 0, NULL, mp_strndup(b.p, b.n), b.n });
+        push(s, (mp_sim_out){ MP_SIM_TEXT, tag, 0, NULL, mp_strndup(b.p, b.n), b.n, NULL });
         mp_buf_free(&b);
     }
 }
@@ -182,7 +207,7 @@ void mp_sim_text(mp_sim *s, uint64_t tag, mp_str text, mp_time now) {
         if (type && strcmp(type, "feature_flags") == 0) {
             static const char flags[] = "{\"type\": \"feature_flags\", \"data\": {\"supports_preview_metadata\": true, \"max_upload_size\": 104857600, \"extension\": {\"manager\": {\"supports_v4\": true}}, \"node_replacements\": true, \"assets\": false}}";
             c->metadata = mp_json_true(mp_json_get(mp_json_get(j, "data"), "supports_preview_metadata"));
-            push(s, (mp_sim_out){ MP_SIM_TEXT, tag, 0, NULL, mp_strndup(flags, sizeof flags - 1), sizeof flags - 1 });
+            push(s, (mp_sim_out){ MP_SIM_TEXT, tag, 0, NULL, mp_strndup(flags, sizeof flags - 1), sizeof flags - 1, NULL });
         }
     }
     mp_json_free(j);
@@ -260,7 +285,7 @@ void mp_sim_tick(mp_sim *s, mp_time now) {
 
 void mp_sim_drop(mp_sim *s, mp_time now) {
     while (s->conns) {
-        push(s, (mp_sim_out){ MP_SIM_CLOSE, s->conns->tag, 0, NULL, NULL, 0 });
+        push(s, (mp_sim_out){ MP_SIM_CLOSE, s->conns->tag, 0, NULL, NULL, 0, NULL });
         mp_sim_disconnect(s, s->conns->tag, now);
     }
 }
@@ -336,7 +361,7 @@ void mp_sim_free(mp_sim *s) {
     mp_sim_out o;
     forget(s);
     while (s->conns) mp_sim_disconnect(s, s->conns->tag, 0);
-    while (mp_sim_take(s, &o)) free(o.body);
+    while (mp_sim_take(s, &o)) { free(o.body); free(o.headers); }
     while (s->failures) {
         sim_failure *f = s->failures;
         s->failures = f->next;

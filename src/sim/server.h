@@ -50,6 +50,7 @@ typedef struct mp_sim_out {
     const char *content_type;
     char *body;                                      /* the taker's to free */
     size_t n;
+    char *headers;                                   /* REPLY: more lines, each ended by CR LF, or NULL; the taker's to free */
 } mp_sim_out;
 int mp_sim_take(mp_sim *s, mp_sim_out *out);         /* 0: nothing left */
 mp_time mp_sim_next(const mp_sim *s);

@@ -9,12 +9,12 @@ typedef struct { mp_sim *s; const mp_json *prompt, *link, *link_def; verdict *se
 
 int is_link(const mp_json *v) { return mp_json_type(v) == MP_JSON_ARRAY && mp_json_count(v) == 2 && mp_json_string(mp_json_first(v)); }
 
-static void text(mp_buf *b, const char *name, const char *value) {
+static void text(mp_buf *b, const char *name, const char *words) {
     mp_buf_printf(b, "\"%s\": ", name);
-    mp_buf_json(b, mp_str_of(value));
+    mp_buf_json(b, mp_str_of(words));
 }
 
-static void value(mp_buf *b, const char *name, const mp_json *v) {
+static void value_member(mp_buf *b, const char *name, const mp_json *v) {
     mp_buf_printf(b, ", \"%s\": ", name);
     mp_json_write(b, v);
 }
@@ -63,14 +63,21 @@ static void python_float(mp_buf *b, double v) {
     if (!strpbrk(b->p + from, ".en")) mp_buf_puts(b, ".0");
 }
 
-/* int() and float() of Python, as far as JSON values reach them. 0: not convertible; *why gets the words. */
-static int to_number(const mp_json *v, int integer, double *out, mp_buf *why) {
+/* int() and float() of Python, as far as JSON values reach them; long double holds all 64-bit integers exactly.
+ * 0: not convertible; *why gets the words. */
+static int to_number(const mp_json *v, int integer, long double *out, mp_buf *why) {
     const char *z = mp_json_string(v);
-    if (mp_json_type(v) == MP_JSON_NUMBER) { *out = mp_json_number(v, 0); if (integer) *out = trunc(*out); return 1; }
+    char tmp[40];
+    if (mp_json_type(v) == MP_JSON_NUMBER) {
+        const char *literal = mp_json_literal(v, tmp);
+        *out = strpbrk(literal, ".eENI") ? (long double)mp_json_number(v, 0) : strtold(literal, NULL);       /* a double is one, with its 53 bits */
+        if (integer) *out = truncl(*out);
+        return 1;
+    }
     if (mp_json_type(v) == MP_JSON_BOOL) { *out = mp_json_true(v); return 1; }
     if (z) {
         char *end;
-        *out = strtod(z, &end);
+        *out = strtold(z, &end);
         while (*end == ' ') end++;
         if (end != z && !*end && !(integer && strpbrk(z, ".eE"))) return 1;
         if (integer) mp_buf_printf(why, "invalid literal for int() with base 10: '%s'", z);
@@ -82,25 +89,96 @@ static int to_number(const mp_json *v, int integer, double *out, mp_buf *why) {
     return 0;
 }
 
-static void check_range(mp_buf *errs, const char *input, const mp_json *def, const mp_json *v, double x, int integer) {
+/* A converted number as Python writes it. */
+static void number_text(mp_buf *b, long double x, int integer) {
+    if (!integer) python_float(b, (double)x);
+    else mp_buf_printf(b, "%.0Lf", x);
+}
+
+static void check_range(mp_buf *errs, const char *input, const mp_json *def, long double x, int integer) {
     static const struct { const char *bound, *type, *words; } ends[] = { { "min", "value_smaller_than_min", "smaller than min of" }, { "max", "value_bigger_than_max", "bigger than max of" } };
     for (int k = 0; k < 2; k++) {
         const mp_json *bound = mp_json_get(options_of(def), ends[k].bound);
-        double limit = mp_json_number(bound, 0);
-        if (!bound || (k == 0 ? x >= limit : x <= limit) || isnan(x)) continue;
+        mp_buf none = { 0 };
+        long double limit = 0;
+        if (!bound || !to_number(bound, 0, &limit, &none) || (k == 0 ? x >= limit : x <= limit) || isnan(x)) continue;
         mp_buf words = { 0 }, extra = { 0 };
         mp_buf_puts(&words, "Value ");
-        if (integer) python(&words, v);
-        else python_float(&words, x);
+        number_text(&words, x, integer);
         mp_buf_printf(&words, " %s ", ends[k].words);
-        if (integer) python(&words, bound);
-        else python_float(&words, limit);
+        number_text(&words, limit, integer);
         config(&extra, def);
-        value(&extra, "received_value", v);
+        mp_buf_puts(&extra, ", \"received_value\": ");           /* what it was converted to */
+        number_text(&extra, x, integer);
         error(errs, ends[k].type, words.p, input, input, &extra);
         mp_buf_free(&words);
         return;
     }
+}
+
+/* ---- what the server makes of a value before it runs (protocol 2.1, coercions) -------------------------------------- */
+
+static int truthy(const mp_json *v) {
+    const char *z = mp_json_string(v);
+    if (z) return *z != 0;
+    if (mp_json_type(v) == MP_JSON_NUMBER) return mp_json_number(v, 0) != 0;
+    return mp_json_type(v) == MP_JSON_BOOL ? mp_json_true(v) : mp_json_count(v) > 0;
+}
+
+static void coerced(mp_buf *b, const char *type, const mp_json *v) {
+    int integer = type && strcmp(type, "INT") == 0;
+    long double x;
+    mp_buf why = { 0 };
+    if (type && (integer || strcmp(type, "FLOAT") == 0) && to_number(v, integer, &x, &why)) number_text(b, x, integer);
+    else if (type && strcmp(type, "STRING") == 0 && !mp_json_string(v)) {
+        mp_buf text = { 0 };
+        py_repr(&text, v);
+        mp_buf_json(b, mp_buf_view(&text));
+        mp_buf_free(&text);
+    } else if (type && strcmp(type, "BOOLEAN") == 0) mp_buf_puts(b, truthy(v) ? "true" : "false");
+    else mp_json_write(b, v);
+    mp_buf_free(&why);
+}
+
+static const char *type_of_input(const mp_json *def, const char *name) {
+    static const char *const groups[] = { "required", "optional" };
+    for (int i = 0; i < 2; i++) {
+        const mp_json *d = mp_json_get(mp_json_get(mp_json_get(def, "input"), groups[i]), name);
+        if (d) return mp_json_string(type_of(d));
+    }
+    return NULL;
+}
+
+mp_json *coerce(mp_sim *s, const mp_json *prompt) {
+    mp_buf b = { 0 };
+    mp_buf_putc(&b, '{');
+    for (const mp_json *n = mp_json_first(prompt); n; n = mp_json_next(n)) {
+        const mp_json *def = class_def(s, mp_json_string(mp_json_get(n, "class_type")));
+        if (n != mp_json_first(prompt)) mp_buf_puts(&b, ", ");
+        mp_buf_json(&b, mp_str_of(mp_json_name(n)));
+        mp_buf_puts(&b, ": {");
+        for (const mp_json *m = mp_json_first(n); m; m = mp_json_next(m)) {
+            if (m != mp_json_first(n)) mp_buf_puts(&b, ", ");
+            mp_buf_json(&b, mp_str_of(mp_json_name(m)));
+            mp_buf_puts(&b, ": ");
+            if (strcmp(mp_json_name(m), "inputs") != 0 || mp_json_type(m) != MP_JSON_OBJECT) { mp_json_write(&b, m); continue; }
+            mp_buf_putc(&b, '{');
+            for (const mp_json *i = mp_json_first(m); i; i = mp_json_next(i)) {
+                const mp_json *v = s->v->empty_object && mp_json_get(i, "__value__") ? mp_json_get(i, "__value__") : i;
+                if (i != mp_json_first(m)) mp_buf_puts(&b, ", ");
+                mp_buf_json(&b, mp_str_of(mp_json_name(i)));
+                mp_buf_puts(&b, ": ");
+                if (is_link(i) || (v == i && mp_json_type(v) == MP_JSON_ARRAY)) mp_json_write(&b, i);
+                else coerced(&b, type_of_input(def, mp_json_name(i)), v);
+            }
+            mp_buf_putc(&b, '}');
+        }
+        mp_buf_putc(&b, '}');
+    }
+    mp_buf_putc(&b, '}');
+    mp_json *doc = mp_json_parse(b.p, b.n, NULL);
+    mp_buf_free(&b);
+    return doc;
 }
 
 static void check_combo(mp_sim *s, mp_buf *errs, const char *input, const mp_json *def, const mp_json *v) {
@@ -131,13 +209,15 @@ static void check_combo(mp_sim *s, mp_buf *errs, const char *input, const mp_jso
         mp_buf_puts(&details, "]");
         config(&extra, def);
     }
-    value(&extra, "received_value", v);
+    value_member(&extra, "received_value", v);
     error(errs, "value_not_in_list", "Value not in list", details.p, input, &extra);
 found:
     mp_buf_free(&have);
     mp_buf_free(&want);
     mp_buf_free(&details);
 }
+
+static void exception(mp_buf *errs, int inner, const char *details, const char *kind, const char *input, const mp_json *def, const mp_json *link);
 
 static void check_literal(mp_sim *s, mp_buf *errs, const char *class_type, const char *input, const mp_json *def, const mp_json *v) {
     const char *type = mp_json_string(type_of(def));
@@ -150,10 +230,17 @@ static void check_literal(mp_sim *s, mp_buf *errs, const char *class_type, const
         free(details);
         return;
     }
+    if (strcmp(class_type, "RecCheck") == 0 && strcmp(input, "text") == 0) {         /* the recording pack's own validator */
+        const char *word = mp_json_string(v);
+        if (word && strcmp(word, "raise") == 0) exception(errs, 0, "the validation itself broke", "ValueError", input, def, v);
+        if (!word || strcmp(word, "bad") != 0) return;
+        error(errs, "custom_validation_failed", "Custom validation failed for node", "text - text must be 'ok', not 'bad'", input, NULL);
+        return;
+    }
     if (integer || (type && strcmp(type, "FLOAT") == 0)) {
         mp_buf why = { 0 };
-        double x;
-        if (to_number(v, integer, &x, &why)) check_range(errs, input, def, v, x, integer);
+        long double x;
+        if (to_number(v, integer, &x, &why)) check_range(errs, input, def, x, integer);
         else {
             mp_buf details = { 0 }, extra = { 0 };
             char *message = mp_format("Failed to convert an input value to a %s value", type);
@@ -161,7 +248,7 @@ static void check_literal(mp_sim *s, mp_buf *errs, const char *class_type, const
             python(&details, v);
             mp_buf_printf(&details, ", %s", why.p);
             config(&extra, def);
-            value(&extra, "received_value", v);
+            value_member(&extra, "received_value", v);
             mp_buf_puts(&extra, ", ");
             text(&extra, "exception_message", why.p);
             error(errs, "invalid_input_type", message, details.p, input, &extra);
@@ -196,14 +283,14 @@ static void exception(mp_buf *errs, int inner, const char *details, const char *
     }
     text(&extra, "exception_type", kind);
     mp_buf_puts(&extra, ", \"traceback\": [\"  File \\\"execution.py\\\", in validate_inputs\\n\"]");
-    if (inner) value(&extra, "linked_node", link);
+    if (inner) value_member(&extra, "linked_node", link);
     error(errs, inner ? "exception_during_inner_validation" : "exception_during_validation",
           inner ? "Exception when validating inner node" : "Exception when validating node", details, inner ? input : NULL, &extra);
 }
 
 /* 1: fine; 0: an error was added; -1: it raised (the caller reports), words in `raised`. */
 static int check_link(judge *g, mp_buf *errs, const char *input, const mp_json *def, const mp_json *v, char **raised, const char **kind) {
-    const mp_json *to = mp_json_first(v), *slot = mp_json_next(to);
+    const mp_json *to = mp_json_first(v), *at_slot = mp_json_next(to);
     const char *id = mp_json_string(to), *want = mp_json_string(type_of(def));
     const mp_json *at = id ? mp_json_get(g->prompt, id) : NULL;
     char tmp[40];
@@ -213,9 +300,9 @@ static int check_link(judge *g, mp_buf *errs, const char *input, const mp_json *
     const char *class_type = mp_json_string(mp_json_get(at, "class_type"));
     const mp_json *made = mp_json_get(class_def(g->s, class_type), "output");
     if (class_def(g->s, class_type)) {
-        const mp_json *out = mp_json_at(made, (size_t)mp_json_number(slot, 1e9));
-        *kind = mp_json_type(slot) == MP_JSON_NUMBER ? "IndexError" : "TypeError";
-        if (!out) { *raised = mp_strdup(mp_json_type(slot) == MP_JSON_NUMBER ? "tuple index out of range" : "tuple indices must be integers or slices, not str"); return -1; }
+        const mp_json *out = mp_json_at(made, (size_t)mp_json_number(at_slot, 1e9));
+        *kind = mp_json_type(at_slot) == MP_JSON_NUMBER ? "IndexError" : "TypeError";
+        if (!out) { *raised = mp_strdup(mp_json_type(at_slot) == MP_JSON_NUMBER ? "tuple index out of range" : "tuple indices must be integers or slices, not str"); return -1; }
         const char *got = mp_json_string(out) ? mp_json_string(out) : "COMBO";
         if (want && !fits(got, want)) {
             mp_buf extra = { 0 };
@@ -223,7 +310,7 @@ static int check_link(judge *g, mp_buf *errs, const char *input, const mp_json *
             config(&extra, def);
             mp_buf_puts(&extra, ", ");
             text(&extra, "received_type", got);
-            value(&extra, "linked_node", v);
+            value_member(&extra, "linked_node", v);
             error(errs, "return_type_mismatch", "Return type mismatch between linked nodes", details, input, &extra);
             free(details);
             return 0;
@@ -242,14 +329,15 @@ static void check_input(judge *g, mp_buf *errs, const char *id, const char *clas
     const char *input = mp_json_name(def);
     const mp_json *inputs = mp_json_get(mp_json_get(g->prompt, id), "inputs"), *v = mp_json_get(inputs, input);
     size_t before = errs->n;
-    if (g->s->v->missing_node_type && mp_json_get(v, "__value__")) v = mp_json_get(v, "__value__");
+    int wrapped = g->s->v->empty_object && mp_json_get(v, "__value__") != NULL;      /* a literal, whatever it looks like */
+    if (wrapped) v = mp_json_get(v, "__value__");
     if (!v) {
         if (required) error(errs, "required_input_missing", "Required input is missing", input, input, NULL);
-    } else if (mp_json_type(v) == MP_JSON_ARRAY) {
+    } else if (mp_json_type(v) == MP_JSON_ARRAY && !wrapped) {
         if (mp_json_count(v) != 2) {
             mp_buf extra = { 0 };
             config(&extra, def);
-            value(&extra, "received_value", v);
+            value_member(&extra, "received_value", v);
             error(errs, "bad_linked_input", "Bad linked input, must be a length-2 list of [node_id, slot_index]", input, input, &extra);
         } else {
             char *raised = NULL;

@@ -233,6 +233,7 @@ static void drain_sim(mp_world *w, size_t i) {
     while (mp_sim_take(s->sim, &o)) {
         mp_time t = w->now + delay(w);
         int lost = w->now < s->dark;
+        free(o.headers);
         if (o.kind == MP_SIM_REPLY) {
             if (w->now < s->slow) t += s->slow_by;
             if (o.tag && s->lose > 0 && !lost) { s->lose--; lost = 1; }

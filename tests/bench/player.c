@@ -43,14 +43,14 @@ static void on_request(void *ud, mp_exchange *x, const mp_serve_request *r) {
     if (!mp_str_is(r->path, "/prompt")) {
         static const char stats[] = "{\"system\": {\"comfyui_version\": \"0.18.1\"}, \"devices\": []}", queue[] = "{\"queue_running\": [], \"queue_pending\": []}";
         int q = mp_str_is(r->path, "/queue");
-        mp_serve_reply(x, 200, "application/json", q ? queue : stats, q ? sizeof queue - 1 : sizeof stats - 1);
+        mp_serve_reply(x, 200, "application/json", NULL, q ? queue : stats, q ? sizeof queue - 1 : sizeof stats - 1);
         return;
     }
     const char *at = memmem(r->body.p, r->body.n, "\"prompt_id\":\"", 13);
     if (at && !own) snprintf(id, sizeof id, "%.36s", at + 13);
     else mp_uuid(&rng, id);
     int n = snprintf(reply, sizeof reply, "{\"prompt_id\": \"%s\", \"number\": 0, \"node_errors\": {}}", id);
-    mp_serve_reply(x, 200, "application/json", reply, (size_t)n);
+    mp_serve_reply(x, 200, "application/json", NULL, reply, (size_t)n);
     if (peers[k]) play(peers[k], id);
 }
 
