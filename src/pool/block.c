@@ -166,8 +166,7 @@ void block_looked(mp_client *c, uint64_t action, shape *s, const mp_result *r, m
 }
 
 void block_recheck(mp_client *c, mp_time now) {
-    known *k, *next;
-    HASH_ITER(hh, c->known, k, next) {
+    for (known *k = c->known; k; k = k->hh.next) {
         if (!k->block || !k->block->hard) continue;
         if (!k->block->class_type) { block_lift(c, k, now); continue; }   /* nothing to look for: it gets another chance */
         k->block->until = now;
@@ -176,10 +175,9 @@ void block_recheck(mp_client *c, mp_time now) {
 }
 
 void block_tick(mp_client *c, mp_time now) {
-    known *k, *next;
     if (c->block_at > now || c->state != MP_CLIENT_ONLINE) return;
     mp_time soonest = MP_NEVER;
-    HASH_ITER(hh, c->known, k, next) {
+    for (known *k = c->known; k; k = k->hh.next) {
         block *b = k->block;
         if (!b) continue;
         if (b->until <= now && !b->hard) { block_lift(c, k, now); continue; }
@@ -216,7 +214,6 @@ mp_workflow *respell(mp_client *c, mp_workflow *w) {
 }
 
 void mp_client_blocks(const mp_client *c, void (*fn)(void *, const char *, const char *, mp_time), void *ud) {
-    const known *k, *next;
-    HASH_ITER(hh, c->known, k, next)
+    for (const known *k = c->known; k; k = k->hh.next)
         if (k->block && !k->block->looking) fn(ud, k->s->hash, k->block->reason, k->block->hard ? MP_NEVER : k->block->until);
 }

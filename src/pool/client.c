@@ -102,8 +102,7 @@ static void take_out(mp_client *c, mp_time now) {
         shape_unref(p, s);
     }
     c->n_claims = 0;
-    known *k, *next;
-    HASH_ITER(hh, c->known, k, next) {
+    for (known *k = c->known; k; k = k->hh.next) {
         if (!k->block) continue;
         shape *s = shape_ref(k->s);
         block_clear(c, k);

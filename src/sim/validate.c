@@ -60,7 +60,7 @@ static void python(mp_buf *b, const mp_json *v) {
 static void python_float(mp_buf *b, double v) {
     size_t from = b->n;
     mp_buf_double(b, v);
-    if (!strpbrk(b->p + from, ".en")) mp_buf_puts(b, ".0");
+    if (isfinite(v) && !strpbrk(b->p + from, ".e")) mp_buf_puts(b, ".0");
 }
 
 /* int() and float() of Python, as far as JSON values reach them; long double holds all 64-bit integers exactly.

@@ -110,15 +110,21 @@ static remote *remote_of(mp_wire *w, const mp_client *c) {
     return r;
 }
 
-/* An upload as a form (protocol 2.9). The server takes the last field of a name it knows; the file goes last. */
+static void field(mp_http_part *parts, size_t *n, const char *name, const char *text) {
+    if (!text || !*text) return;
+    parts[*n] = (mp_http_part){ .name = name, .data = text, .n = strlen(text) };
+    ++*n;
+}
+
+/* An upload as a form (protocol 2.9). */
 static size_t form_of(const mp_file *f, mp_http_part *parts) {
     size_t n = 0;
-    parts[n++] = (mp_http_part){ .name = "type", .data = f->type, .n = strlen(f->type) };
-    if (*f->subfolder) parts[n++] = (mp_http_part){ .name = "subfolder", .data = f->subfolder, .n = strlen(f->subfolder) };
-    if (f->overwrite) parts[n++] = (mp_http_part){ .name = "overwrite", .data = "true", .n = 4 };
-    if (f->mask_of) parts[n++] = (mp_http_part){ .name = "original_ref", .data = f->mask_of, .n = strlen(f->mask_of) };
-    parts[n++] = (mp_http_part){ .name = "image", .filename = f->name, .type = "application/octet-stream", .path = f->path, .data = f->bytes, .n = f->n, .borrowed = 1 };
-    return n;
+    field(parts, &n, "type", f->type);
+    field(parts, &n, "subfolder", f->subfolder);
+    field(parts, &n, "overwrite", f->overwrite ? "true" : NULL);
+    field(parts, &n, "original_ref", f->mask_of);
+    parts[n] = (mp_http_part){ .name = "image", .filename = f->name, .type = "application/octet-stream", .path = f->path, .data = f->bytes, .n = f->n, .borrowed = 1 };
+    return n + 1;
 }
 
 static void do_http(mp_wire *w, mp_action *a) {
