@@ -103,6 +103,14 @@ check: setup
 	@mkdir -p build/asan/tmp && MOONPOOL_GC=1 MOONPOOL_BUILD=build/asan build/asan/moonpool $(BUSTED) -o tests/spec/output.lua --lpath='tests/spec/?.lua' -p _spec -p '^%d%d%d%-' tests/spec tests/regress
 	@$(MAKE) --no-print-directory -s replay
 
+# Processes killed, stopped and restarted behind a proxy that cuts, delays and half-closes: tests/chaos. Under ASan: three runs.
+CHAOS_RUNS ?= $(if $(filter asan,$(SAN)),1 2 3,1)
+$B/proxy: tests/chaos/proxy.c
+	$(CC) $(ALL) -o $@ $< $(LIBS)
+chaos: all $B/proxy
+	@mkdir -p $B/tmp
+	@for seed in $(CHAOS_RUNS); do MOONPOOL_BUILD=$B $B/moonpool tests/chaos/chaos.lua --seed $$seed || exit 1; done
+
 # The campaign, as long as you like, on all cores: make soak SEEDS=100000 FIRST=1
 SEEDS ?= 20000
 FIRST ?= 1
@@ -138,5 +146,5 @@ install: all
 clean:
 	rm -rf build
 
-.PHONY: all replay mutants setup demo test specs check soak bench install clean
+.PHONY: all replay mutants setup demo test specs check chaos soak bench install clean
 -include $(shell find $B -name '*.d' 2>/dev/null)

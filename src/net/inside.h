@@ -15,7 +15,9 @@ struct mp_loop {
     uv_async_t async;
     uv_timer_t curl_timer, kick;
     struct lws_context *lws;
-    struct lws_vhost *client_vhost, *tls_vhost, *server_vhost;
+    struct lws_vhost *client_vhost, *server_vhost;
+    struct tls_vhost { char *ca_file, *name; struct lws_vhost *vhost; } *tls;    /* the library keeps the name */
+    size_t n_tls;
     CURLM *multi;
     int stepping, closing, curl_due, works;
     mp_time epoch;
@@ -28,7 +30,7 @@ struct mp_loop {
 };
 
 int loop_lws(mp_loop *l, mp_err *e);                 /* makes the context when first needed */
-struct lws_vhost *loop_tls(mp_loop *l);              /* the vhost of wss, made when first needed; NULL: none to be had */
+struct lws_vhost *loop_tls(mp_loop *l, const char *ca_file);              /* the vhost of wss, made when first needed; NULL: none to be had */
 void http_close_all(mp_loop *l);
 void ws_close_all(mp_loop *l);
 void serve_close_all(mp_loop *l);

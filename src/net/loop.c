@@ -51,20 +51,31 @@ static void client_vhost(struct lws_context_creation_info *i, const char *name, 
 }
 
 /* Apart, because it reads all certificates of the system: some 75 ms and 3 MB that plain connections need not pay. */
-struct lws_vhost *loop_tls(mp_loop *l) {
+/* One for each CA file in use, made when first asked for; the first is for the system's own CAs. */
+struct lws_vhost *loop_tls(mp_loop *l, const char *ca_file) {
     struct lws_context_creation_info i;
-    if (l->tls_vhost) return l->tls_vhost;
+    size_t k = 0;
+    while (k < l->n_tls && strcmp(l->tls[k].ca_file, ca_file ? ca_file : "") != 0) k++;
+    if (k < l->n_tls) return l->tls[k].vhost;
+    char *name = mp_format("client-tls-%zu", k);
     memset(&i, 0, sizeof i);
     i.options = LWS_SERVER_OPTION_EXPLICIT_VHOSTS | LWS_SERVER_OPTION_LIBUV;
-    client_vhost(&i, "client-tls", 1);
+    client_vhost(&i, name, 1);
+    i.client_ssl_ca_filepath = ca_file;
     process_enter();
-    l->tls_vhost = lws_create_vhost(l->lws, &i);
+    struct lws_vhost *v = lws_create_vhost(l->lws, &i);
     process_leave();
-    return l->tls_vhost;
+    if (!v) { free(name); return NULL; }
+    l->tls = mp_realloc(l->tls, (k + 1) * sizeof *l->tls);
+    l->tls[k].ca_file = mp_strdup(ca_file ? ca_file : "");
+    l->tls[k].name = name;
+    l->tls[k].vhost = v;
+    l->n_tls++;
+    return v;
 }
 
 int loop_lws(mp_loop *l, mp_err *e) {
-    static const lws_retry_bo_t pings = { .secs_since_valid_ping = 30, .secs_since_valid_hangup = 120 };
+    static const lws_retry_bo_t pings = { .secs_since_valid_ping = 20, .secs_since_valid_hangup = 80 };
     if (l->lws) return 0;
     struct lws_context_creation_info i;
     void *loops[1] = { &l->uv };
@@ -118,6 +129,11 @@ void mp_loop_free(mp_loop *l) {
         uv_loop_close(&l->uv);
     }
     process_leave();
+    for (size_t i = 0; i < l->n_tls; i++) {
+        free(l->tls[i].ca_file);
+        free(l->tls[i].name);
+    }
+    free(l->tls);
     free(l);
 }
 

@@ -114,7 +114,8 @@ static void connect_to(mp_ws *w, const char *address) {
     memset(&i, 0, sizeof i);
     snprintf(host, sizeof host, strchr(w->host, ':') ? "[%s]:%d" : "%s:%d", w->host, w->port);
     i.context = w->loop->lws;
-    i.vhost = w->tls ? loop_tls(w->loop) : w->loop->client_vhost;
+    i.vhost = w->tls ? loop_tls(w->loop, w->ca) : w->loop->client_vhost;
+    if (!i.vhost) { fail_later(w, "the CA file cannot be used"); return; }
     i.address = address;
     i.port = w->port;
     i.path = w->path;
@@ -175,6 +176,7 @@ mp_ws *mp_ws_open(mp_loop *l, const mp_ws_opts *o, void *ud, mp_err *e) {
     w->o = *o;
     w->ud = ud;
     w->headers = h.n ? mp_buf_take(&h, NULL) : NULL;
+    w->ca = mp_strdup(o->ca_file);
     if (o->userpwd) {
         char b64[400];
         lws_b64_encode_string(o->userpwd, (int)strlen(o->userpwd), b64, sizeof b64);

@@ -9,18 +9,27 @@ usage: moonpool FILE.lua [args]     run a script; `arg` holds its arguments
        moonpool -e CODE             run Lua code
        moonpool -l MODULE           require a module first
        moonpool -                   run standard input
+       moonpool --drain ...         at SIGINT and SIGTERM finish what was submitted, instead of canceling it
        moonpool -v                  print the version
        moonpool sim [options]       simulated ComfyUI servers (moonpool sim --help)
 ]]
 
--- SIGINT and SIGTERM: stop sending, delete or interrupt what is ours, say what was done, leave with 130.
+local drain = false
+
+-- SIGINT and SIGTERM, the first one: stop sending, delete or interrupt what is ours (with --drain: finish it), say what
+-- was done, leave with 130. The second one leaves at once.
 local function on_signal()
   if not core.interrupted() then return end
   local moonpool = require "moonpool"
   for _, pool in ipairs(moonpool.pools()) do
+    local last
+    if drain then io.stderr:write(("\ninterrupted: finishing %d jobs; once more to leave at once\n"):format(pool:stats().unfinished)) end
     local before = pool:stats()
-    pool:shutdown { drain = false, timeout_ms = 5000 }
-    io.stderr:write(("\ninterrupted: %d completed, %d failed, %d canceled\n"):format(before.completed, before.failed, before.canceled + before.unfinished))
+    local function note() last = pool:stats() end
+    for _, name in ipairs { "job:completed", "job:failed", "job:canceled" } do pool:on(name, note) end
+    pool:shutdown { drain = drain, timeout_ms = not drain and 5000 or nil }
+    last = drain and last or before
+    io.stderr:write(("\ninterrupted: %d completed, %d failed, %d canceled\n"):format(last.completed, last.failed, last.canceled + last.unfinished))
   end
   io.stdout:flush()
   os.exit(130, true)
@@ -82,6 +91,8 @@ return function(argv)
       if not name then io.stderr:write("moonpool: -l needs a module\n", usage); return 2 end
       _G[name] = require(name)
       ran = true
+    elseif a == "--drain" then
+      drain = true
     elseif a == "--" then
       i = i + 1
       break
