@@ -429,7 +429,7 @@ static exec *gather(run *r, node *n) {
         if (from && !from->res) continue;            /* lazy, and not there yet */
         x->in[k].name = mp_json_name(i);
         if (from) {
-            size_t at = (size_t)mp_json_number(mp_json_at(i, 1), 0);
+            size_t at = from->def ? (size_t)mp_json_number(mp_json_at(i, 1), 0) : 0;     /* a class nobody knows gives the same everywhere */
             const slot *o = at < from->res->n_slots ? &from->res->slots[at] : NULL;
             x->in[k].n = o ? o->n : 0;
             x->in[k].v = mp_alloc((x->in[k].n + 1) * sizeof *x->in[k].v);
