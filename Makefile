@@ -105,9 +105,9 @@ check: setup
 
 # Processes killed, stopped and restarted behind a proxy that cuts, delays and half-closes: tests/chaos. Under ASan: three runs.
 CHAOS_RUNS ?= $(if $(filter asan,$(SAN)),1 2 3,1)
-$B/proxy: tests/chaos/proxy.c
+$B/chaosproxy: tests/chaos/proxy.c
 	$(CC) $(ALL) -o $@ $< $(LIBS)
-chaos: all $B/proxy
+chaos: all $B/chaosproxy
 	@mkdir -p $B/tmp
 	@for seed in $(CHAOS_RUNS); do MOONPOOL_BUILD=$B $B/moonpool tests/chaos/chaos.lua --seed $$seed || exit 1; done
 

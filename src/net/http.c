@@ -169,6 +169,9 @@ static void release(mp_http *h) {
     free(h);
 }
 
+/* A connection that ends in the middle of the head looks like an empty reply to curl: it must not count as one. */
+static int head_whole(const mp_http *h) { return h->head.n >= 4 && memcmp(h->head.p + h->head.n - 4, "\r\n\r\n", 4) == 0; }
+
 static void finish(mp_http *h, CURLcode rc) {
     mp_http_reply r = { 0 };
     long status = 0;
@@ -176,6 +179,10 @@ static void finish(mp_http *h, CURLcode rc) {
     curl_easy_getinfo(h->easy, CURLINFO_RESPONSE_CODE, &status);
     curl_easy_getinfo(h->easy, CURLINFO_CONTENT_TYPE, &type);
     r.code = h->canceled ? MP_EABORT : code_of(h, rc);
+    if (!r.code && status && !head_whole(h)) {
+        r.code = MP_ENET;
+        snprintf(h->words, sizeof h->words, "the connection ended in the middle of the reply's head");
+    }
     r.status = (int)status;
     r.body = h->body.p ? h->body.p : "";
     r.n = h->body.n;
