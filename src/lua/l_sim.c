@@ -13,6 +13,8 @@ static const opt sim_opts[] = {
     { "speed", OPT_NUMBER, offsetof(sim_args, o) + offsetof(mp_sim_opts, speed), 0.001, 1e6 }, { "vram_gb", OPT_NUMBER, offsetof(sim_args, o) + offsetof(mp_sim_opts, vram_gb), 0.1, 1e5 },
     { "load_gb_s", OPT_NUMBER, offsetof(sim_args, o) + offsetof(mp_sim_opts, load_gb_s), 0.001, 1e6 },
     { "any_node", OPT_BOOL, offsetof(sim_args, o) + offsetof(mp_sim_opts, any_node), 0, 0 }, { "any_ms", OPT_NUMBER, offsetof(sim_args, o) + offsetof(mp_sim_opts, any_ms), 0, 1e9 },
+    { "cache", OPT_TEXT, offsetof(sim_args, o) + offsetof(mp_sim_opts, cache), 0, 0 }, { "cache_size", OPT_INT, offsetof(sim_args, o) + offsetof(mp_sim_opts, cache_size), 1, 1e6 },
+    { "no_orphans", OPT_BOOL, offsetof(sim_args, o) + offsetof(mp_sim_opts, no_orphans), 0, 0 },
     { "previews", OPT_BOOL, offsetof(sim_args, o) + offsetof(mp_sim_opts, previews), 0, 0 }, { "overhead_ms", OPT_MS, offsetof(sim_args, o) + offsetof(mp_sim_opts, overhead), 0, 1e9 },
     { "host", OPT_TEXT, offsetof(sim_args, host), 0, 0 }, { "port", OPT_INT, offsetof(sim_args, port), 0, 65535 },
     { "delay_ms", OPT_NUMBER, offsetof(sim_args, delay), 0, 1e6 }, { "seed", OPT_NUMBER, offsetof(sim_args, seed), 0, 9e15 }, { NULL, 0, 0, 0, 0 }
@@ -88,10 +90,28 @@ static int sim_fail(lua_State *L) {
     return 0;
 }
 
+/* sim:lose_interrupts(n): so many do nothing */
+static int sim_lose(lua_State *L) {
+    mp_sim_deafen(mp_sim_server_sim(check(L)->s), (int)luaL_checkinteger(L, 2));
+    return 0;
+}
+
+/* sim:late_interrupt(): the next one hits whatever runs after its prompt */
+static int sim_late(lua_State *L) {
+    mp_sim_late(mp_sim_server_sim(check(L)->s));
+    return 0;
+}
+
+/* sim:set_clock(ms): its wall clock moves by so much */
+static int sim_clock(lua_State *L) {
+    mp_sim_clock(mp_sim_server_sim(check(L)->s), (mp_time)(luaL_checknumber(L, 2) * 1000));
+    return 0;
+}
+
 static int sim_record(lua_State *L) {
     mp_sim_record r;
     mp_sim_get_record(mp_sim_server_sim(check(L)->s), &r);
-    struct { const char *name; size_t v; } fields[] = { { "requests", r.requests }, { "prompts", r.prompts }, { "executed", r.executed }, { "cached", r.cached }, { "failed", r.failed }, { "interrupted", r.interrupted } };
+    struct { const char *name; size_t v; } fields[] = { { "requests", r.requests }, { "prompts", r.prompts }, { "executed", r.executed }, { "cached", r.cached }, { "failed", r.failed }, { "interrupted", r.interrupted }, { "frees", r.frees }, { "uploads", r.uploads } };
     lua_newtable(L);
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) { lua_pushinteger(L, (lua_Integer)fields[i].v); lua_setfield(L, -2, fields[i].name); }
     lua_createtable(L, (int)r.gaps, 0);
@@ -121,7 +141,7 @@ static int sim_close(lua_State *L) {
 }
 
 void l_open_sim(lua_State *L) {
-    static const luaL_Reg methods[] = { { "drop", sim_drop }, { "restart", sim_restart }, { "stall", sim_stall }, { "wedge", sim_wedge }, { "fail", sim_fail }, { "record", sim_record }, { "close", sim_close }, { NULL, NULL } };
+    static const luaL_Reg methods[] = { { "drop", sim_drop }, { "restart", sim_restart }, { "stall", sim_stall }, { "wedge", sim_wedge }, { "fail", sim_fail }, { "lose_interrupts", sim_lose }, { "late_interrupt", sim_late }, { "set_clock", sim_clock }, { "record", sim_record }, { "close", sim_close }, { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__index", sim_index }, { "__gc", sim_close }, { "__close", sim_close }, { NULL, NULL } };
     l_class(L, SIM, methods, meta);
     lua_pushcfunction(L, sim_new);

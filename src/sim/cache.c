@@ -75,25 +75,32 @@ value *slot_add(result *res, size_t at, value v) {
 
 /* ---- the store ---------------------------------------------------------------------------------------------------- */
 
+static void forget(mp_sim *s, cached *c) {
+    HASH_DEL(s->cache, c);
+    result_free(c->res);
+    free(c);
+}
+
 cached *cache_find(mp_sim *s, const node *n) {
     cached *c;
     HASH_FIND_STR(s->cache, n->key, c);
+    if (c && s->cache_mode == 1) {                   /* used last: to the end of the line */
+        HASH_DEL(s->cache, c);
+        HASH_ADD_STR(s->cache, key, c);
+    }
     return c;
 }
 
 void cache_keep(mp_sim *s, const node *n) {
-    if (n->parent || cache_find(s, n)) return;       /* expanded nodes are not in the next prompt: they would be evicted */
+    unsigned most = s->o.cache_size > 0 ? (unsigned)s->o.cache_size : 100;
+    /* expanded nodes are not in the next prompt: they would be evicted */
+    if (s->cache_mode == 2 || n->parent || cache_find(s, n)) return;
+    if (s->cache_mode == 1 && HASH_COUNT(s->cache) >= most) forget(s, s->cache);
     cached *c = mp_alloc(sizeof *c);
     memcpy(c->key, n->key, sizeof c->key);
     c->res = n->res;
     c->res->refs++;
     HASH_ADD_STR(s->cache, key, c);
-}
-
-static void forget(mp_sim *s, cached *c) {
-    HASH_DEL(s->cache, c);
-    result_free(c->res);
-    free(c);
 }
 
 void cache_clear(mp_sim *s) {
@@ -102,6 +109,7 @@ void cache_clear(mp_sim *s) {
 
 void cache_evict(mp_sim *s, const run *r) {
     cached *c, *next;
+    if (s->cache_mode == 1) return;
     HASH_ITER(hh, s->cache, c, next) {
         int keep = 0;
         for (size_t i = 0; i < r->n && !keep; i++) keep = strcmp(r->nodes[i]->key, c->key) == 0;

@@ -106,6 +106,7 @@ struct mp_sim {
     size_t n_queue, cap_queue;
     run *run;
     mp_time at, stalled;                             /* at: the worker's next moment */
+    int cache_mode;                                  /* 0 classic, 1 lru, 2 none */
     int interrupt, wedged, free_nodes, lost_interrupts, late_interrupt;
     void (*on_start)(void *, const char *);
     void *on_start_ud;

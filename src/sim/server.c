@@ -5,6 +5,8 @@
 static const traits versions[] = {
     /* version, reported, os, progress_state, own_ids, missing_node_type, features, targeted, throttled, empty_object, create_time, preview_method, jobs */
     { "0.18.1", "0.18.1", "linux", 1, 1, 1, 1, 1, 1, 1, 1, 1, 1 },
+    { "0.3.75", "0.3.75", "posix", 1, 1, 0, 1, 1, 0, 1, 1, 0, 0 },
+    { "0.3.64", "0.3.64", "posix", 1, 1, 0, 1, 1, 0, 1, 0, 0, 0 },
     { "2024-10", "unknown", "posix", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 };
 
@@ -12,7 +14,11 @@ mp_sim *mp_sim_new(const mp_sim_opts *o, uint64_t seed, mp_time now, mp_err *e) 
     const traits *v = NULL;
     for (size_t i = 0; i < sizeof versions / sizeof *versions; i++)
         if (strcmp(versions[i].version, o->version ? o->version : "0.18.1") == 0) v = &versions[i];
-    if (!v) return mp_fail(e, MP_EINVAL, "no such version: \"%s\" (there are 0.18.1 and 2024-10)", o->version), NULL;
+    if (!v) return mp_fail(e, MP_EINVAL, "no such version: \"%s\" (there are 0.18.1, 0.3.75, 0.3.64 and 2024-10)", o->version), NULL;
+    static const char *const caches[] = { "classic", "lru", "none" };
+    int cache = 0;
+    while (cache < 3 && strcmp(caches[cache], o->cache ? o->cache : "classic") != 0) cache++;
+    if (cache == 3) return mp_fail(e, MP_EINVAL, "no such cache: \"%s\" (there are classic, lru and none)", o->cache), NULL;
     const char *text = o->catalogue ? o->catalogue : mp_sim_catalogue;
     mp_json *catalogue = mp_json_parse(text, strlen(text), e), *costs = NULL;
     if (catalogue && mp_json_type(catalogue) != MP_JSON_OBJECT) {
@@ -27,6 +33,7 @@ mp_sim *mp_sim_new(const mp_sim_opts *o, uint64_t seed, mp_time now, mp_err *e) 
     mp_sim *s = mp_alloc(sizeof *s);
     s->o = *o;
     s->v = v;
+    s->cache_mode = cache;
     s->catalogue = catalogue;
     s->costs = costs;
     s->name = mp_strdup(o->name ? o->name : "Moonpool Simulated GPU");
@@ -219,7 +226,7 @@ void mp_sim_disconnect(mp_sim *s, uint64_t tag, mp_time now) {
     for (conn **at = &s->conns; *at; at = &(*at)->next) {
         if ((*at)->tag != tag) continue;
         conn *gone = *at, *entry_now = conn_of(s, gone->sid);
-        if (entry_now) entry_now->in_table = 0;
+        if (entry_now && (entry_now == gone || !s->o.no_orphans)) entry_now->in_table = 0;
         *at = gone->next;
         free(gone->sid);
         free(gone);

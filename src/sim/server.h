@@ -13,7 +13,7 @@
 typedef struct mp_sim mp_sim;
 
 typedef struct mp_sim_opts {
-    const char *version;                             /* "0.18.1" (also NULL) or "2024-10" */
+    const char *version;                             /* "0.18.1" (also NULL), "0.3.75", "0.3.64" or "2024-10" */
     const char *name;                                /* device name; NULL: "Moonpool Simulated GPU" */
     const char *catalogue;                           /* text of a saved GET /object_info; NULL: the built-in one */
     const char *costs;                               /* JSON object: class -> ms, or {"ms":, "step_ms":}; NULL: defaults */
@@ -21,6 +21,9 @@ typedef struct mp_sim_opts {
     double vram_gb, load_gb_s;                       /* VRAM for models (0: 24) and how fast they load (0: 2.5 GB/s) */
     int any_node;                                    /* accept every class, at `any_ms`; ends of the graph are outputs */
     double any_ms;                                   /* 0: 50 */
+    const char *cache;                               /* "classic" (also NULL): what the prompt before had; "lru"; "none" */
+    int cache_size;                                  /* lru: results kept; 0: 100 */
+    int no_orphans;                                  /* without the fault of 3.3: a late close takes no newer socket along */
     int previews;                                    /* samplers send previews */
     mp_time overhead;                                /* between two jobs: history, clean-up */
     mp_time epoch;                                   /* add to an instant for microseconds since the Unix epoch */

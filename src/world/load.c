@@ -284,7 +284,8 @@ static void build(trial *x) {
         c->slots = 1 + (int)die(x, 3);
         c->priority = (double)die(x, 3);
         char *text = catalogue(x, i);
-        mp_sim_opts s = { .version = die(x, 3) ? "0.18.1" : "2024-10", .speed = 0.5 + 4 * mp_rng_unit(&x->r), .vram_gb = 6 + (double)die(x, 18), .previews = die(x, 2) == 0,
+        static const char *const versions[] = { "0.18.1", "0.18.1", "0.3.75", "0.3.64", "2024-10", "2024-10" }, *const caches[] = { NULL, NULL, "lru", "none" };
+        mp_sim_opts s = { .version = versions[die(x, 6)], .cache = caches[die(x, 4)], .no_orphans = die(x, 2) == 0, .speed = 0.5 + 4 * mp_rng_unit(&x->r), .vram_gb = 6 + (double)die(x, 18), .previews = die(x, 2) == 0,
                           .overhead = MP_MS(die(x, 5)), .catalogue = text };
         mp_world_add_sim(x->w, &s, c);
         mp_sim_watch(mp_world_sim(x->w, i), trial_begun, x);

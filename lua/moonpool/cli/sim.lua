@@ -15,7 +15,7 @@ return function(args, run)
     end
     return list
   end)
-  parser:option("--version", "Behave as this ComfyUI: 0.18.1 or 2024-10.", "0.18.1")
+  parser:option("--version", "Behave as this ComfyUI: 0.18.1, 0.3.75, 0.3.64 or 2024-10.", "0.18.1")
   parser:option("--catalogue", "A saved GET /object_info to take instead of the built-in node classes.")
   parser:flag("--any-node", "Accept every node class; ends of the graph make a picture.")
   parser:option("--any-ms", "What an unknown node costs.", "50"):convert(tonumber)
@@ -23,6 +23,7 @@ return function(args, run)
   parser:option("--delay", "Hold every message this many ms, each way.", "0"):convert(tonumber)
   parser:option("--costs", "JSON: node class -> ms, or {\"ms\":, \"step_ms\":}.")
   parser:option("--host", "Address to listen on.", "127.0.0.1")
+  parser:option("--cache", "What is kept of earlier prompts: classic, lru or none.", "classic")
   parser:flag("--previews", "Samplers send previews.")
   local ok, o = parser:pparse(args)
   if not ok then
@@ -41,7 +42,7 @@ return function(args, run)
     for i = 1, o.count do
       local sim, err = core.sim {
         port = o.port == 0 and 0 or o.port + i - 1, host = o.host, version = o.version, speed = speeds[(i - 1) % #speeds + 1], any_node = o.any_node or false, any_ms = o.any_ms,
-        vram_gb = o.vram, previews = o.previews or false, delay_ms = o.delay, seed = i, name = ("Moonpool Simulated GPU %d"):format(i),
+        vram_gb = o.vram, previews = o.previews or false, cache = o.cache, delay_ms = o.delay, seed = i, name = ("Moonpool Simulated GPU %d"):format(i),
         catalogue = o.catalogue and read(o.catalogue) or nil, costs = o.costs and core.json.decode(o.costs) or nil,
       }
       if not sim then error(tostring(err), 0) end
