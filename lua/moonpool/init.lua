@@ -716,19 +716,25 @@ function Pool:resume() self:_pause(false) return self end
 function Client:pause() self:_pause(true) return self end
 function Client:resume() self:_pause(false) return self end
 
+-- A task that submits a thousand jobs lets the first ones leave.
+local function breathe(ok, ...)
+  if not ok then error((...), 3) end
+  task.breathe(32)
+  return ...
+end
+
 -- A job for the workflow as it is now (later changes to it do not count). Does not wait: sending starts with the
 -- loop. nil, err when the queue is full, a policy refuses it or the pool is closing. Options: README.
 function Pool:submit(workflow, options)
-  task.breathe(32)                                         -- a task that submits a thousand jobs lets the first ones leave
   if type(workflow) == "table" then error("submit: a workflow expected, got a table (use moonpool.workflow.from, or submit_variants for a list)", 2) end
-  return pass(pcall(self._submit, self, workflow, options))
+  return breathe(pcall(self._submit, self, workflow, options))
 end
 
 -- One job for whichever of these workflows can be sent first: it stays open to every variant whenever it waits. Between
 -- variants that one client could run, the first in the list goes; result.workflow is the one that was sent.
 function Pool:submit_variants(list, options)
   if type(list) ~= "table" then error("submit_variants: a list of workflows expected, got " .. type(list), 2) end
-  return pass(pcall(self._submit, self, list, options))
+  return breathe(pcall(self._submit, self, list, options))
 end
 
 -- Calls fn(payload) at every event of that name ("job:completed", "client:state", "client:executing", ...).

@@ -2,6 +2,7 @@
  * The base keeps the whole canonical text and, for every input, the place of its value in it. Writing a
  * changed workflow copies the text and puts the changed values in their places; no tree is printed. */
 #include "graph/workflow.h"
+#include "graph/bypass.h"
 #include "graph/check.h"
 #include "graph/hash.h"
 #include "graph/png.h"
@@ -32,11 +33,12 @@ typedef struct { int32_t node; char *input; mp_file *file; } attachment;
 
 struct mp_workflow {
     uint32_t refs;
-    uint16_t n_changes, n_outputs, n_attachments;
+    uint16_t n_changes, n_outputs, n_attachments, n_bypassed;
     base_t *base;
     change *changes;
     output *outputs;
     attachment *attachments;
+    mp_bypass *bypassed;
     char *hash;                                      /* NULL: not known yet, or the base's (see same_hash) */
     int same_hash;                                   /* no change so far matters to the hash */
 };
@@ -202,7 +204,12 @@ void mp_workflow_unref(mp_workflow *w) {
     }
     free(w->changes);
     free(w->outputs);
+    for (size_t i = 0; i < w->n_bypassed; i++) {
+        free(w->bypassed[i].id);
+        free(w->bypassed[i].info);
+    }
     free(w->attachments);
+    free(w->bypassed);
     free(w->hash);
     base_unref(w->base);
     free(w);
@@ -222,6 +229,8 @@ mp_workflow *mp_workflow_clone(const mp_workflow *w) {
         c->changes[i].value = mp_strdup(w->changes[i].value);
     }
     for (size_t i = 0; i < w->n_outputs; i++) c->outputs[i] = (output){ mp_strdup(w->outputs[i].alias), mp_strdup(w->outputs[i].id) };
+    c->bypassed = w->n_bypassed ? mp_alloc(w->n_bypassed * sizeof *c->bypassed) : NULL;
+    for (size_t i = 0; i < w->n_bypassed; i++) c->bypassed[i] = (mp_bypass){ mp_strdup(w->bypassed[i].id), mp_strdup(w->bypassed[i].info) };
     c->attachments = w->n_attachments ? mp_alloc(w->n_attachments * sizeof *c->attachments) : NULL;
     for (size_t i = 0; i < w->n_attachments; i++) c->attachments[i] = (attachment){ w->attachments[i].node, mp_strdup(w->attachments[i].input), mp_file_ref(w->attachments[i].file) };
     return c;
@@ -369,6 +378,13 @@ void mp_workflow_output_at(const mp_workflow *w, size_t i, const char **alias, c
 int mp_workflow_attach(mp_workflow *w, mp_str node, mp_str input, mp_file *file, mp_err *e) {
     long at = node.n ? mp_workflow_index(w, node) : -1;
     if (node.n && at < 0) return mp_fail(e, MP_EINVAL, "the workflow has no node \"%.*s\" to attach a file to", (int)node.n, node.p);
+    for (size_t i = 0; i < w->n_attachments; i++) {  /* one would replace the other on the server */
+        const attachment *a = &w->attachments[i];
+        int replaced = node.n && a->node == at && mp_str_is(input, a->input);
+        if (!replaced && (a->file->overwrite || file->overwrite) && strcmp(a->file->key, file->key) != 0 && strcmp(a->file->name, file->name) == 0 &&
+            strcmp(a->file->subfolder, file->subfolder) == 0 && strcmp(a->file->type, file->type) == 0)
+            return mp_fail(e, MP_EINVAL, "two different files called \"%s\" for one workflow, and one would replace the other (override)", file->name);
+    }
     for (size_t i = 0; node.n && i < w->n_attachments; i++) {        /* the newest stands */
         attachment *a = &w->attachments[i];
         if (a->node != at || !mp_str_is(input, a->input)) continue;
@@ -391,6 +407,44 @@ mp_file *mp_workflow_attachment(const mp_workflow *w, size_t i, long *node, cons
     return w->attachments[i].file;
 }
 
+/* ---- bypass ----------------------------------------------------------------------------------------- */
+
+static void hash_is_open(mp_workflow *w) {
+    w->same_hash = 0;
+    free(w->hash);
+    w->hash = NULL;
+}
+
+static long bypassed_at(const mp_workflow *w, mp_str id) {
+    for (size_t i = 0; i < w->n_bypassed; i++)
+        if (mp_str_is(id, w->bypassed[i].id)) return (long)i;
+    return -1;
+}
+
+int mp_workflow_bypass(mp_workflow *w, mp_str id, const char *info, mp_err *e) {
+    if (mp_workflow_index(w, id) < 0) return mp_fail(e, MP_EINVAL, "the workflow has no node \"%.*s\" to bypass", (int)id.n, id.p);
+    long at = bypassed_at(w, id);
+    if (at < 0) {
+        w->bypassed = mp_realloc(w->bypassed, (w->n_bypassed + 1u) * sizeof *w->bypassed);
+        at = w->n_bypassed++;
+        w->bypassed[at] = (mp_bypass){ mp_strndup(id.p, id.n), NULL };
+    }
+    free(w->bypassed[at].info);
+    w->bypassed[at].info = mp_strdup(info);
+    hash_is_open(w);
+    return 0;
+}
+
+int mp_workflow_reinstate(mp_workflow *w, mp_str id, mp_err *e) {
+    long at = bypassed_at(w, id);
+    if (at < 0) return mp_fail(e, MP_EINVAL, "node \"%.*s\" is not bypassed", (int)id.n, id.p);
+    free(w->bypassed[at].id);
+    free(w->bypassed[at].info);
+    w->bypassed[at] = w->bypassed[--w->n_bypassed];
+    hash_is_open(w);
+    return 0;
+}
+
 /* ---- text and hash -------------------------------------------------------------------------------- */
 
 static size_t change_place(const base_t *b, const change *c) {
@@ -404,7 +458,7 @@ static int by_place(const void *a, const void *b) {
     return x->at < y->at ? -1 : x->at > y->at ? 1 : x->c < y->c ? -1 : 1;
 }
 
-void mp_workflow_write(mp_buf *out, const mp_workflow *w) {
+static void write_all(mp_buf *out, const mp_workflow *w) {
     const base_t *b = w->base;
     placed few[16], *order = w->n_changes > 16 ? mp_alloc(w->n_changes * sizeof *order) : few;
     for (size_t i = 0; i < w->n_changes; i++) order[i] = (placed){ change_place(b, &w->changes[i]), &w->changes[i] };
@@ -424,6 +478,16 @@ void mp_workflow_write(mp_buf *out, const mp_workflow *w) {
     }
     mp_buf_add(out, b->text + from, b->n_text - from);
     if (order != few) free(order);
+}
+
+void mp_workflow_write(mp_buf *out, const mp_workflow *w) {
+    if (!w->n_bypassed) { write_all(out, w); return; }
+    mp_buf text = { 0 };
+    write_all(&text, w);
+    mp_json *root = mp_json_parse(text.p, text.n, NULL);
+    mp_bypass_write(out, root, w->bypassed, w->n_bypassed);
+    mp_json_free(root);
+    mp_buf_free(&text);
 }
 
 const char *mp_workflow_hash(const mp_workflow *w) {

@@ -232,6 +232,49 @@ static int graph_hash(lua_State *L) {
     return 1;
 }
 
+/* Each id of a string or a list at argument 2. */
+static int each_id(lua_State *L, int (*fn)(lua_State *L, l_workflow *u, mp_str id)) {
+    l_workflow *u = check(L, 1);
+    u->w = mp_workflow_own(u->w);
+    if (lua_type(L, 2) == LUA_TSTRING) fn(L, u, check_str(L, 2));
+    else {
+        luaL_checktype(L, 2, LUA_TTABLE);
+        for (size_t i = 1; i <= lua_rawlen(L, 2); i++) {
+            if (lua_rawgeti(L, 2, (lua_Integer)i) != LUA_TSTRING) return luaL_error(L, "a list of node ids expected; item %d is a %s", (int)i, luaL_typename(L, -1));
+            fn(L, u, check_str(L, -1));
+            lua_pop(L, 1);
+        }
+    }
+    lua_settop(L, 1);
+    return 1;
+}
+
+static int bypass_one(lua_State *L, l_workflow *u, mp_str id) {
+    mp_err e = { 0 };
+    mp_buf info = { 0 };
+    long at = mp_workflow_index(u->w, id);
+    const char *class_type = at >= 0 ? mp_workflow_node(u->w, (size_t)at)->class_type : "";
+    if (lua_istable(L, 3) && lua_getfield(L, 3, class_type) == LUA_TTABLE) l_to_json(L, -1, &info, "object_info");
+    int rc = mp_workflow_bypass(u->w, id, info.p, &e);
+    mp_buf_free(&info);
+    return rc ? luaL_error(L, "%s", e.msg) : 0;
+}
+
+static int reinstate_one(lua_State *L, l_workflow *u, mp_str id) {
+    mp_err e = { 0 };
+    return mp_workflow_reinstate(u->w, id, &e) ? luaL_error(L, "%s", e.msg) : 0;
+}
+
+/* wf:bypass(id or ids, object_info) -> wf: these nodes are left out, and what took their outputs takes what they were fed.
+ * object_info (as client:object_info() gives it) tells the types; without it output k stands for the k-th linked input. */
+static int workflow_bypass(lua_State *L) {
+    lua_settop(L, 3);
+    return each_id(L, bypass_one);
+}
+
+/* wf:reinstate(id or ids) -> wf: as if they had not been bypassed */
+static int workflow_reinstate(lua_State *L) { return each_id(L, reinstate_one); }
+
 /* wf:_attach(node, input, {data=, path=, name=, subfolder=, type=, overwrite=, mask_of=}) -> wf, or nil, err when the file
  * cannot be read; node "": it only has to be on the server */
 static int workflow_attach(lua_State *L) {
@@ -262,7 +305,7 @@ static int workflow_attach(lua_State *L) {
 
 void l_open_workflow(lua_State *L) {
     static const luaL_Reg methods[] = { { "input", workflow_input }, { "inputs", workflow_inputs }, { "set", workflow_set }, { "output", workflow_output },
-        { "find", workflow_find }, { "_attach", workflow_attach }, { "clone", workflow_clone }, { "to_json", workflow_to_json }, { "nodes", workflow_nodes }, { NULL, NULL } };
+        { "find", workflow_find }, { "_attach", workflow_attach }, { "bypass", workflow_bypass }, { "reinstate", workflow_reinstate }, { "clone", workflow_clone }, { "to_json", workflow_to_json }, { "nodes", workflow_nodes }, { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__index", workflow_index }, { "__gc", workflow_gc }, { "__close", workflow_gc }, { "__tostring", workflow_text }, { NULL, NULL } };
     static const luaL_Reg functions[] = { { "from", workflow_from }, { "hash", graph_hash }, { NULL, NULL } };
     l_class(L, WORKFLOW, methods, meta);

@@ -64,14 +64,15 @@ static void look(mp_client *c, known *k, mp_time now) {
     under_way *u;
     HASH_FIND(hh, c->pool->under_way, &c->looking, sizeof c->looking, u);
     u->s = shape_ref(k->s);
-    k->block->until = now + (c->pool->o.catalogue ? c->pool->o.catalogue : MP_NEVER - now);
+    if (k->block->until <= now) k->block->until = now + (c->pool->o.catalogue ? c->pool->o.catalogue : MP_NEVER - now);
 }
 
 /* Something is missing there. With a path separator in the value it may only be spelled otherwise: that is looked
  * up at once, and until it is settled nobody is told. */
 void block_hard(mp_client *c, shape *s, const mp_failure *f, mp_time now) {
     known *k = client_known(c, s, 1);
-    mp_time again = c->pool->o.catalogue ? now + c->pool->o.catalogue : MP_NEVER;
+    mp_time again = c->pool->o.catalogue ? now + (c->pool->o.catalogue << (k->refusals < 6 ? k->refusals : 6)) : MP_NEVER;   /* offered and refused again: not so soon */
+    if (k->refusals < 255) k->refusals++;
     block *b = put(c, k, f->message, 1, again);
     b->class_type = mp_strdup(f->node_type);
     b->input = mp_strdup(f->input);
@@ -153,8 +154,8 @@ void block_looked(mp_client *c, uint64_t action, shape *s, const mp_result *r, m
 #if MP_MUTANT == 11
         there = 0, other = NULL;
 #endif
-        if (there || other) block_lift(c, k, now);
-        else if (b->looking) {
+        if (other || (there && !b->looking)) block_lift(c, k, now);
+        else if (b->looking) {                       /* refused what it offers by that very name, or does not have it: a real block */
             b->looking = 0;
             tell(c, s, MP_EV_CLIENT_BLOCKED, b->reason, now);
             queue_presence(c->pool, now);            /* perhaps nobody is left who takes it */

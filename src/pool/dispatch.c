@@ -76,8 +76,7 @@ static void look_at_touched(mp_pool *p, mp_time now) {
 
 /* ---- candidates -------------------------------------------------------------------------------------------------- */
 
-/* All its slots are held by prompts that nobody wants any more and that it does not let go. */
-static int stuck(const mp_client *c) {
+int mp_client_stuck(const mp_client *c) {
     int dead = 0;
     for (const prompt *pr = c->prompts; pr; pr = pr->next) dead += !pr->job;
     return dead >= c->slots;
@@ -85,7 +84,7 @@ static int stuck(const mp_client *c) {
 
 int has_fresh(const mp_pool *p, const mp_job *j) {
     for (const mp_client *c = p->clients; c; c = c->next)
-        if (client_open(c) && !stuck(c) && job_may_run(c, j) && !job_wants_not(j, c)) return 1;
+        if (client_open(c) && !mp_client_stuck(c) && job_may_run(c, j) && !job_wants_not(j, c)) return 1;
     return 0;
 }
 
@@ -133,32 +132,37 @@ static size_t candidates(mp_pool *p, const mp_job *j, int stage, mp_client **out
 
 /* ---- sending ------------------------------------------------------------------------------------------- */
 
-typedef struct { seed found[64]; size_t n; } open_seeds;
+typedef struct { const mp_workflow *w; seed found[64]; size_t n; } open_seeds;
 
 static void note_seed(void *ud, size_t node, mp_str input) {
     open_seeds *s = ud;
-    if (s->n < 64) s->found[s->n++] = (seed){ (uint32_t)node, mp_strndup(input.p, input.n), 0 };
+    if (s->n < 64) s->found[s->n++] = (seed){ mp_strdup(mp_workflow_node(s->w, node)->id), mp_strndup(input.p, input.n), 0 };
+}
+
+static seed *known_seed(struct tail *t, const seed *wanted) {
+    for (size_t k = 0; k < t->n_seeds; k++)
+        if (strcmp(t->seeds[k].node, wanted->node) == 0 && strcmp(t->seeds[k].input, wanted->input) == 0) return &t->seeds[k];
+    return NULL;
 }
 
 /* Every -1 gets a number, drawn once per job and kept for its retries. 0..2^50, as the web frontend draws them. */
 static mp_workflow *fill_seeds(mp_pool *p, mp_job *j, mp_workflow *w) {
-    open_seeds s = { .n = 0 };
+    open_seeds s = { .w = w, .n = 0 };
     mp_workflow_open_seeds(w, note_seed, &s);
     if (!s.n) return w;
     struct tail *t = job_tail(j);
     w = mp_workflow_own(w);
     for (size_t i = 0; i < s.n; i++) {
-        seed *known_seed = NULL;
-        for (size_t k = 0; k < t->n_seeds; k++)
-            if (t->seeds[k].node == s.found[i].node && strcmp(t->seeds[k].input, s.found[i].input) == 0) known_seed = &t->seeds[k];
-        if (!known_seed) {
+        seed *one = known_seed(t, &s.found[i]);
+        if (!one) {
             t->seeds = mp_realloc(t->seeds, (t->n_seeds + 1) * sizeof *t->seeds);
-            known_seed = &t->seeds[t->n_seeds++];
-            *known_seed = (seed){ s.found[i].node, mp_strdup(s.found[i].input), mp_rng_below(&p->rng, (1ull << 50) + 1) };
+            one = &t->seeds[t->n_seeds++];
+            *one = (seed){ mp_strdup(s.found[i].node), mp_strdup(s.found[i].input), mp_rng_below(&p->rng, (1ull << 50) + 1) };
         }
         char text[24];
-        int n = snprintf(text, sizeof text, "%llu", (unsigned long long)known_seed->value);
-        mp_workflow_set(w, mp_str_of(mp_workflow_node(w, known_seed->node)->id), mp_str_of(known_seed->input), mp_str_make(text, (size_t)n), NULL);
+        int n = snprintf(text, sizeof text, "%llu", (unsigned long long)one->value);
+        mp_workflow_set(w, mp_str_of(one->node), mp_str_of(one->input), mp_str_make(text, (size_t)n), NULL);
+        free(s.found[i].node);
         free(s.found[i].input);
     }
     return w;

@@ -37,7 +37,7 @@
 
 typedef struct { char *node, *json; int cached; } output;
 typedef struct { char *node, *bytes; size_t n; const char *format; } picture;         /* that came over the socket, of a node that saves so */
-typedef struct { uint32_t node; char *input; uint64_t value; } seed;
+typedef struct { char *node, *input; uint64_t value; } seed;
 typedef struct { mp_time t; int binary; char *p; size_t n; } early_frame;
 typedef struct group group;
 
@@ -65,6 +65,7 @@ typedef struct block {                               /* a client does not get a 
 typedef struct known {                               /* what a client knows of a shape */
     shape *s;
     mp_time typical;
+    uint8_t refusals;                                /* hard blocks so far */
     uint32_t runs, fails, users;                     /* fails: in a row; users: prompts there that hold on to it */
     int claims;
     block *block;

@@ -116,7 +116,10 @@ static void job_free(mp_pool *p, mp_job *j) {
     p->free_slots[p->n_free++] = s;
     struct tail *t = j->tail;
     if (t) {
-        for (size_t i = 0; i < t->n_seeds; i++) free(t->seeds[i].input);
+        for (size_t i = 0; i < t->n_seeds; i++) {
+            free(t->seeds[i].node);
+            free(t->seeds[i].input);
+        }
         mp_workflow_unref(t->sent);
         mp_failure_clear(&t->failure);
         outputs_free(t->outputs, t->n_outputs);
@@ -416,7 +419,7 @@ size_t mp_job_seeds(const mp_job *j) { return j->tail ? j->tail->n_seeds : 0; }
 
 void mp_job_seed(const mp_job *j, size_t i, const char **node, const char **input, uint64_t *value) {
     const seed *s = &j->tail->seeds[i];
-    *node = mp_workflow_node(j->tail->sent ? j->tail->sent : j->w, s->node)->id;
+    *node = s->node;
     *input = s->input;
     *value = s->value;
 }

@@ -76,7 +76,7 @@ typedef struct mp_action {
     mp_time timeout;
 } mp_action;
 typedef struct mp_result {                           /* of an action */
-    int code;                                        /* 0, or MP_EREFUSED (certainly not sent), MP_ENET, MP_ETIMEOUT, MP_ETLS, MP_EABORT */
+    int code;                                        /* 0, or MP_EREFUSED (certainly not sent), MP_ENET, MP_ETIMEOUT, MP_ETLS, MP_EABORT; UPLOAD: MP_EIO when the file itself cannot be read */
     int status;                                      /* HTTP status; CONNECT: 101, or what the server said instead */
     mp_str body;
     const mp_json *doc;                              /* the body as JSON when the owner has parsed it already (off the loop); borrowed */
@@ -154,6 +154,7 @@ mp_time mp_client_expected(const mp_client *c, mp_time now);         /* until wh
 int mp_client_may_run(const mp_pool *p, const mp_client *c, const char *hash);
 int mp_client_paused(const mp_client *c);
 int mp_client_draining(const mp_client *c);
+int mp_client_stuck(const mp_client *c);                             /* all its slots are held by prompts that nobody wants and that it keeps */
 int mp_client_polling(const mp_client *c);                           /* online without a socket: it is asked instead */
 /* What this client is to a job that waits: 2 it ran that workflow last, 1 it holds its models, 0 neither. */
 int mp_client_warmth(const mp_client *c, const mp_job *j);

@@ -166,6 +166,15 @@ static void unlink_shape(mp_job *j) {
     j->next = j->before = NULL;
 }
 
+/* It waits for clients that claim its workflow (or one of its variants), and others may help out some day. */
+static int may_fall_back(const mp_pool *p, const mp_job *j) {
+    const struct wishes *x = j->wishes;
+    if (!p->o.affinity_fallback || j->fallback) return 0;
+    int claimed = j->s->n_claimants > 0;
+    for (size_t i = 0; x && i < x->n_variants; i++) claimed |= x->variants[i].s->n_claimants > 0;
+    return claimed;
+}
+
 static void into(mp_pool *p, group *g, mp_job *j, mp_time now) {
     j->group = g;
     mp_heap_push(&g->jobs, j);
@@ -173,7 +182,7 @@ static void into(mp_pool *p, group *g, mp_job *j, mp_time now) {
     place_other(p, g);
     if (g->jobs.n == 1) { g->nobody_since = MP_NEVER; presence(p, g, now); }
     else if (g->nobody_since != MP_NEVER && p->o.no_client) check_by(p, g, now + p->o.no_client);
-    if (p->o.affinity_fallback && !j->fallback && g->key.kind == G_SHAPE && g->key.s->n_claimants) check_by(p, g, j->ready + p->o.affinity_fallback);
+    if (may_fall_back(p, j)) check_by(p, g, j->ready + p->o.affinity_fallback);
     if (mp_heap_top(&g->jobs) == j || g->jobs.n == 1) group_fresh(p, g);
 }
 
@@ -300,7 +309,7 @@ void queue_presence(mp_pool *p, mp_time now) {
 static void group_check(mp_pool *p, group *g, mp_time now) {
     size_t n = g->jobs.n, k = 0;
     mp_job **v = mp_alloc((n + 1) * sizeof *v);
-    mp_time next = MP_NEVER, fallback = g->key.kind == G_SHAPE && g->key.s->n_claimants ? p->o.affinity_fallback : 0;
+    mp_time next = MP_NEVER, fallback = n && may_fall_back(p, g->jobs.v[0]) ? p->o.affinity_fallback : 0;
     int abandoned = g->nobody_since != MP_NEVER && p->o.no_client;
     for (size_t i = 0; i < n; i++) {
         mp_job *j = g->jobs.v[i];

@@ -155,6 +155,7 @@ static void send_interrupt(prompt *pr, mp_time now) {
 
 void prompt_kill(prompt *pr, mp_time now) {
     pr->job = NULL;
+    if (pr->at == AT_UPLOADING && pr->held) { prompt_gone(pr); return; } /* nothing of it is on its way anywhere */
     pr->deleted = 0;
     pr->due = now;
     if (pr->client->state == MP_CLIENT_ONLINE && pr->at > AT_POSTING) send_delete(pr, now);

@@ -193,4 +193,5 @@ void client_ran(mp_client *c, const prompt *pr, mp_time took) {
     if (took >= 0) k->typical = k->runs ? k->typical + (took - k->typical) / 4 : took;
     k->runs++;
     k->fails = 0;
+    k->refusals = 0;
 }

@@ -41,7 +41,7 @@ static int in_use(const prompt *pr, const mp_file *f) {
     long node;
     const char *input;
     for (const prompt *o = pr->client->prompts; f->overwrite && o; o = o->next)
-        for (size_t i = 0; o != pr && i < mp_workflow_attachments(o->w); i++) {
+        for (size_t i = 0; o != pr && o->job && i < mp_workflow_attachments(o->w); i++) {
             const mp_file *g = mp_workflow_attachment(o->w, i, &node, &input);
             if (strcmp(g->name, f->name) == 0 && strcmp(g->subfolder, f->subfolder) == 0 && strcmp(g->key, f->key) != 0) return 1;
         }
@@ -113,12 +113,13 @@ void uploaded(mp_client *c, const char *id, mp_file *f, const mp_result *r, mp_t
     else if (pr && name && upload_next(pr, now)) post(pr, now);
     else if (pr && !name) {
         mp_failure why = { 0 };
-        if (r->code) mp_failure_set(&why, MP_FAIL_CONNECTION, "%s: the upload of %s failed: %s", c->name, f->name, r->message ? r->message : "the connection broke");
+        if (r->code == MP_EIO) mp_failure_set(&why, MP_FAIL_INVALID, "%s", r->message ? r->message : "an attached file cannot be read");
+        else if (r->code) mp_failure_set(&why, MP_FAIL_CONNECTION, "%s: the upload of %s failed: %s", c->name, f->name, r->message ? r->message : "the connection broke");
         else mp_failure_set(&why, MP_FAIL_SERVER, "%s: the upload of %s was answered with status %d", c->name, f->name, r->status);
         attempt_failed(c->pool, pr->job, c, &why, now);
         prompt_gone(pr);
         mp_failure_clear(&why);
-        if (r->code) link_reset(c, r->message ? r->message : "an upload failed", now);
+        if (r->code && r->code != MP_EIO) link_reset(c, r->message ? r->message : "an upload failed", now);
     }
     free(name);
     client_touch(c);

@@ -129,6 +129,7 @@ static size_t form_of(const mp_file *f, mp_http_part *parts) {
 
 static void do_http(mp_wire *w, mp_action *a) {
     mp_err e = { 0 };
+    if (a->file && mp_file_check(a->file, &e)) { report(w, a->id, MP_EIO, 0, NULL, 0, e.msg); return; }
     remote *r = remote_of(w, a->client);
     char *url = mp_format("%s%s", mp_client_url(a->client), a->path);
     mp_http_opts o = { .method = a->method, .url = url, .body = a->body, .n_body = a->n_body, .timeout = a->timeout, .connect_timeout = mp_pool_options(w->pool)->connect_timeout };

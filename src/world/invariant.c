@@ -111,7 +111,7 @@ static int rests(const mp_client *c, const char *hash) {
 
 static int works(const trial *x, const mp_client *c, const tracked *k, size_t i) {
     const char *hash = mp_workflow_hash(x->wf[k->kind]);
-    return c && mp_client_get_state(c) == MP_CLIENT_ONLINE && !mp_client_problem(c) && !mp_client_paused(c) && !mp_client_draining(c) && k->excluded != (int)i &&
+    return c && mp_client_get_state(c) == MP_CLIENT_ONLINE && !mp_client_problem(c) && !mp_client_stuck(c) && !mp_client_paused(c) && !mp_client_draining(c) && k->excluded != (int)i &&
            mp_pool_client(mp_world_pool(x->w), mp_client_serial(c)) && mp_client_may_run(mp_world_pool(x->w), c, hash) && !rests(c, hash);
 }
 

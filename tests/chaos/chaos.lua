@@ -6,6 +6,7 @@
 --   every picture saved whole, in one file of its own, with its own job inside. The one excuse: a simulated server that
 --   is killed takes its pictures with it, so a picture may be missing when its server was killed after the job was sent;
 --   its profile adds up;
+--   nothing ran twice that was sent once;
 --   and in the end nothing is left: no work on the servers, no .part files, no descriptors, no memory.
 --
 --   moonpool tests/chaos/chaos.lua [--jobs N] [--servers N] [--seed S] [--faults kill,cut,...] [--limit SECONDS]
@@ -248,12 +249,26 @@ if leak > math.max(512, LEAK * o.jobs // 4) or kept > KEPT then broke("memory gr
 
 words = cluster:complaints()
 if words then broke("%s", words) end
-for _, sim in ipairs(cluster.sims) do
-  local reply, err = moonpool.http.request { url = ("http://127.0.0.1:%d/queue"):format(sim.port), timeout_ms = 5000 }
-  local queue = reply and moonpool.json.decode(reply.body)
-  if not queue then broke("%s does not answer: %s", sim.name, tostring(err))
-  elseif #queue.queue_running + #queue.queue_pending > 0 then broke("%s still holds work: %s", sim.name, reply.body) end
+
+-- What each server has run since it was last started, against its history: every attempt has a mark of its own.
+local function get(sim, path)
+  local reply, err = moonpool.http.request { url = ("http://127.0.0.1:%d%s"):format(sim.port, path), timeout_ms = 10000 }
+  if not reply or reply.status ~= 200 then return broke("%s: %s: %s", sim.name, path, tostring(err or reply.status)) end
+  return moonpool.json.decode(reply.body)
 end
+local function twice()
+  for _, sim in ipairs(cluster.sims) do
+    local record, history, queue = get(sim, "/moonpool/record"), get(sim, "/history"), get(sim, "/queue")
+    local seen, n = {}, 0
+    for _, entry in pairs(history or {}) do
+      local mark = entry.prompt[4].moonpool
+      if not seen[mark] then seen[mark], n = true, n + 1 end
+    end
+    if record and record.prompts > n then broke("%s ran %d prompts for %d that were sent", sim.name, record.prompts, n) end
+    if queue and #queue.queue_running + #queue.queue_pending > 0 then broke("%s still holds work", sim.name) end
+  end
+end
+moonpool.spawn(twice):wait()
 
 notes:close()
 local owner, saved, count = {}, {}, { ["-"] = 0, S = 0, C = 0, D = 0, W = 0, R = 0, X = 0 }

@@ -29,7 +29,15 @@ local function proxied(command, from, to)
   end
 end
 
-kinds.cut = proxied(function() return "cut %d" end, 0, 0)
+-- Often amid requests and replies, which are slowed down for that.
+function kinds.cut(cluster, sim, random)
+  if random:chance(60) then
+    cluster:order(sim, "delay %d " .. random:int(50, 800))
+    moonpool.sleep(random:int(50, 1000))
+  end
+  cluster:order(sim, "cut %d")
+  cluster:order(sim, "heal %d")
+end
 -- Amid a reply or a frame, often amid its head.
 kinds.torn = proxied(function(random) return "cut %d " .. random:int(0, random:chance(50) and 300 or 4000) end, 200, 1500)
 kinds.delay = proxied(function(random) return "delay %d " .. random:int(20, 1500) end, 500, 4000)
