@@ -159,6 +159,8 @@ void prompt_kill(prompt *pr, mp_time now) {
     pr->deleted = 0;
     pr->due = now;
     if (pr->client->state == MP_CLIENT_ONLINE && pr->at > AT_POSTING) send_delete(pr, now);
+    if (mp_client_stuck(pr->client))                 /* who waits for it instead of another may look again */
+        for (group *g = pr->client->pool->groups; g; g = g->hh.next) group_fresh(pr->client->pool, g);
     client_rearm(pr->client, now);
 }
 

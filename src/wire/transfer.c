@@ -70,7 +70,7 @@ static void written(void *ud) {
     t->busy = 0;
     mp_buf_clear(&t->writing);
     next(t);
-    if (t->paused && !t->ended && t->waiting.n < WAITING / 2) {
+    if (t->paused && !t->ended && (t->words || t->waiting.n < WAITING / 2)) {    /* with words it is told to stop */
         t->paused = 0;
         mp_http_resume(t->http);
     }
