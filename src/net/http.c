@@ -96,7 +96,7 @@ int http_init(mp_loop *l, mp_err *e) {
     curl_multi_setopt(l->multi, CURLMOPT_SOCKETFUNCTION, want_socket);
     curl_multi_setopt(l->multi, CURLMOPT_SOCKETDATA, l);
     curl_multi_setopt(l->multi, CURLMOPT_MAXCONNECTS, 1024L);
-    curl_multi_setopt(l->multi, CURLMOPT_MAX_HOST_CONNECTIONS, 16L);
+    curl_multi_setopt(l->multi, CURLMOPT_MAX_HOST_CONNECTIONS, 128L);
     curl_multi_setopt(l->multi, CURLMOPT_PIPELINING, CURLPIPE_NOTHING);
     return 0;
 }

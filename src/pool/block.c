@@ -79,7 +79,7 @@ void block_hard(mp_client *c, shape *s, const mp_failure *f, mp_time now) {
     b->value = mp_strdup(f->value);
     b->looking = b->class_type && b->value && strpbrk(b->value, "/\\") != NULL;
     if (b->looking) look(c, k, now);
-    if (b->looking && !c->looking) b->looking = 0;
+    if (b->looking && c->state != MP_CLIENT_ONLINE) b->looking = 0;
     if (!b->looking) tell(c, s, MP_EV_CLIENT_BLOCKED, f->message, now);
     shape_changed(c->pool, s, now);
     queue_presence(c->pool, now);
@@ -162,6 +162,8 @@ void block_looked(mp_client *c, uint64_t action, shape *s, const mp_result *r, m
         }
         mp_json_free(own);
     }
+    for (known *o = c->known; o && !c->looking; o = o->hh.next)          /* one at a time: who waits for its look? */
+        if (o->block && o->block->looking && o->block->class_type) look(c, o, now);
     shape_unref(c->pool, s);
     client_rearm(c, now);
 }

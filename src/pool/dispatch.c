@@ -227,6 +227,7 @@ static void send(mp_pool *p, mp_job *j, mp_client *c, mp_time now) {
     c->posting = pr;
     j->attempts++;
     job_assigned(p, j, pr, now);
+    pr->reused = upload_reused(pr);
     if (upload_next(pr, now)) post(pr, now);
     client_rearm(c, now);
     client_touch(c);
@@ -345,7 +346,7 @@ static void refused(mp_client *c, prompt *pr, mp_failure *f, mp_time now) {
     long at = f->node && !f->node_type ? mp_workflow_index(pr->w, mp_str_of(f->node)) : -1;
     if (at >= 0) f->node_type = mp_strdup(mp_workflow_node(pr->w, (size_t)at)->class_type);      /* older servers name only the node */
     /* The server no longer has a file that it was given: all are sent again, and the job is not to blame. */
-    if (f->kind == MP_FAIL_INCOMPATIBLE && !f->by_shape && mp_workflow_attachments(pr->w) > pr->uploaded) {
+    if (f->kind == MP_FAIL_INCOMPATIBLE && !f->by_shape && pr->reused && f->node && upload_feeds(pr, f->node)) {
         upload_forget(c, 0);
         f->kind = MP_FAIL_CONNECTION;
     }
@@ -414,10 +415,12 @@ void posted(mp_client *c, const char *id, const mp_result *r, mp_time now) {
         if (given && all) accepted(c, pr, given, now);
         else if (given) {                            /* some outputs were refused, and this job wants all or nothing */
             mp_job *j = pr->job;
+            if (j) mp_job_pin(j);                    /* early messages may end it */
             accepted(c, pr, given, now);
             pr = prompt_by_id(c, mp_str_of(id));
             if (pr && pr->job) prompt_kill(pr, now);
             if (j && j->prompt && pr && j->prompt == pr) attempt_failed(p, j, c, &f, now);
+            if (j) mp_job_unpin(p, j);
         } else refused(c, pr, &f, now);
         pr = prompt_by_id(c, mp_str_of(id));
         if (pr && !pr->job && !pr->deleted) prompt_kill(pr, now);        /* canceled while the POST was under way */

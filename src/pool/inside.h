@@ -94,6 +94,8 @@ typedef struct prompt {
     double shown;                                    /* progress, as told so far */
     int taking;                                      /* being taken back: a delete was sent while it only waits */
     mp_time posted, settled, verdict_at, heard, due; /* settled: when the reply (or its loss) came; due: next look */
+    mp_time taken_at;
+    size_t reused;                                   /* attached files that were on the server before */
     mp_time began, silence;                          /* silence: how long nothing may be heard of it */
     uint64_t history;                                /* action under way, 0: none */
     int history_tries;
@@ -367,6 +369,8 @@ int take_back(mp_client *idle, mp_time now);         /* nothing waits for this c
 
 /* upload.c */
 int upload_next(prompt *pr, mp_time now);
+size_t upload_reused(const prompt *pr);
+int upload_feeds(const prompt *pr, const char *id);
 void uploaded(mp_client *c, const char *id, mp_file *f, const mp_result *r, mp_time now);
 void upload_forget(mp_client *c, int only_temp);
 

@@ -131,6 +131,8 @@ void link_connected(mp_client *c, uint64_t action, const mp_result *r, mp_time n
             c->has_socket = 1;
             c->polling = c->deaf = 0;
             c->socket_at = MP_NEVER;
+            for (prompt *pr = c->prompts; pr; pr = pr->next) pr->gap = 1;        /* what was said so far was said to nobody */
+            if (c->prompts) survey_want(c, now);
         } else if (stale || c->state != MP_CLIENT_CONNECTING || c->removed) {        /* the other half failed meanwhile */
             if (!c->closing) close_socket(c, action);
         } else {

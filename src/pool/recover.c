@@ -227,7 +227,9 @@ static void one_surveyed(prompt *pr, const mp_json *doc, mp_time now) {
         pr->real = mp_strdup(real);
         c->own_ids = -1;
     }
-    if (pr->taking && where != MP_PLACE_ABSENT && MP_MUTANT != 15) {     /* it runs, or was not deleted: it stays */
+    /* Without a socket being seen to run is all that can be heard of it; but not for ever. */
+    if (c->polling && where == MP_PLACE_RUNNING && (pr->began == MP_NEVER || now - pr->began < 4 * c->pool->o.cold_silence)) c->moved = now;
+    if (pr->taking && where != MP_PLACE_ABSENT && pr->taken_at <= c->survey_sent && MP_MUTANT != 15) {     /* it runs, or was not deleted: it stays */
         pr->taking = pr->deleted = 0;
         pr->due = MP_NEVER;
     }
@@ -525,6 +527,7 @@ int take_back(mp_client *idle, mp_time now) {
     if (!best) return 0;
     idle->fetching = now + MP_MS(2000);
     best->taking = 1;
+    best->taken_at = now;
     send_delete(best, now);
     client_rearm(best->client, now);
     return 1;

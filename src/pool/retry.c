@@ -61,6 +61,9 @@ static int again(mp_pool *p, mp_job *j, const mp_failure *f, mp_time *delay) {
     }
 }
 
+/* Something that the workflow and this client did together: not there again, if it can be helped. */
+static int own_fault(const mp_failure *f) { return f->kind == MP_FAIL_NODE || f->kind == MP_FAIL_MEMORY || f->kind == MP_FAIL_SERVER || f->kind == MP_FAIL_TIMEOUT; }
+
 void attempt_failed(mp_pool *p, mp_job *j, mp_client *c, mp_failure *f, mp_time now) {
     mp_time delay;
     int opinion = MP_AGAIN_ANY, retry = again(p, j, f, &delay), fails_all = clients_fault(p, j, c, f);
@@ -80,7 +83,7 @@ void attempt_failed(mp_pool *p, mp_job *j, mp_client *c, mp_failure *f, mp_time 
     if (f->kind == MP_FAIL_INCOMPATIBLE && !f->by_shape) {           /* a value of this job's own: its hash must not suffer for it */
         avoid(j, c);
         retry = retry && has_fresh(p, j);
-    } else if (delay || (f->kind == MP_FAIL_LOST && j->losses > 1)) avoid(j, c);       /* a server that forgets twice will again */
+    } else if (own_fault(f) || (f->kind == MP_FAIL_LOST && j->losses > 1)) avoid(j, c);       /* a server that forgets twice will again */
     if (f->kind == MP_FAIL_MEMORY) free_memory(p, c);
     if (f->kind == MP_FAIL_NODE || f->kind == MP_FAIL_MEMORY || f->kind == MP_FAIL_SERVER) block_failed(c, s, f, now);
     if (!retry) {

@@ -36,6 +36,25 @@ static mp_file *missing(const prompt *pr) {
     return NULL;
 }
 
+size_t upload_reused(const prompt *pr) {
+    long node;
+    const char *input;
+    size_t n = 0;
+    for (size_t i = 0; i < mp_workflow_attachments(pr->w); i++) n += find(pr->client, mp_workflow_attachment(pr->w, i, &node, &input)->key) != NULL;
+    return n;
+}
+
+/* Whether a file is attached to that node. */
+int upload_feeds(const prompt *pr, const char *id) {
+    long node;
+    const char *input;
+    for (size_t i = 0; i < mp_workflow_attachments(pr->w); i++) {
+        mp_workflow_attachment(pr->w, i, &node, &input);
+        if (node >= 0 && strcmp(mp_workflow_node(pr->w, (size_t)node)->id, id) == 0) return 1;
+    }
+    return 0;
+}
+
 /* Another prompt of ours there still needs the file that this one would replace. */
 static int in_use(const prompt *pr, const mp_file *f) {
     long node;

@@ -63,7 +63,7 @@ mp_time mp_forecast_total(const mp_forecast *f) { return f && f->runs ? (mp_time
 /* What a node that runs still needs: by its own steps once there are two reports, else by what is usual. */
 static double rest_of(const record *r, double usual_time, double elapsed, mp_time now) {
     double done = r->value - r->first_value, took = (double)(r->last_progress - r->first_progress);
-    if (done > 0 && took > 0 && r->max > r->value) {
+    if (done > 0 && took > 0 && r->max > r->value && r->max < 1e12) {
         double rest = took / done * (r->max - r->value) - (double)(now - r->last_progress);
         return rest > 0 ? rest : 0;
     }
@@ -85,9 +85,10 @@ int mp_forecast_left(const mp_forecast *f, const mp_profile *p, mp_time now, mp_
     pace = pace < 0.2 ? 0.2 : pace > 5 ? 5 : pace;
     double rest = running + pending * pace;
     rest += f->total > 0 ? f->other * (rest / f->total < 1 ? rest / f->total : 1) : 0;
+    if (!(rest >= 0 && rest < 1e15)) rest = 1e15;    /* thirty years: what came in makes no sense */
     double spread = 1.645 * sqrt(f->variance) * (f->total > 0 && rest < f->total ? rest / f->total : 1) + 0.05 * rest;
     *left = (mp_time)rest;
     *low = (mp_time)(rest > spread ? rest - spread : 0);
-    *high = (mp_time)(rest + spread);
+    *high = (mp_time)(rest + (spread < 1e15 ? spread : 1e15));
     return 1;
 }
