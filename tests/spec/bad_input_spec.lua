@@ -363,7 +363,7 @@ end)
 describe("SIGINT during a batch", function()
   -- Runs a script that submits five endless jobs to s in a process of its own, until the server has `there` prompts, and
   -- sends it a signal: its output and exit code.
-  local function interrupted(s, signal, body, there)
+  local function interrupted(s, signal, body, there, flag, steps)
     local folder = H.folder "sigint"
     local said = folder .. "/out"
     H.write(folder .. "/batch.lua", ([[
@@ -372,11 +372,11 @@ describe("SIGINT during a batch", function()
       pool:add_client("%s")
       assert(pool:init())
       local wf = moonpool.workflow.from %q
-      wf:input("3", "steps", 10000)
+      wf:input("3", "steps", %d)
       for i = 1, 5 do pool:submit(wf:clone():input("3", "seed", i)) end
       %s
-    ]]):format(s.url, H.text_to_image, body or "for r in pool:results() do print(r.status) end"))
-    os.execute(("( sh -c 'echo $$ >%s/pid; exec %s %s/batch.lua' >%s 2>&1; echo $? >%s.tmp; mv %s.tmp %s/code ) &"):format(folder, H.moonpool, folder, said, said, said, folder))
+    ]]):format(s.url, H.text_to_image, steps or 10000, body or "for r in pool:results() do print(r.status) end"))
+    os.execute(("( sh -c 'echo $$ >%s/pid; exec %s %s %s/batch.lua' >%s 2>&1; echo $? >%s.tmp; mv %s.tmp %s/code ) &"):format(folder, H.moonpool, flag or "", folder, said, said, said, folder))
     till("the batch is under way", function() return s:record().prompts == 1 and s:record().waiting == (there or 2) end)
     os.execute(("kill -%s $(cat %s/pid)"):format(signal, folder))
     till("it has ended", function()
@@ -423,6 +423,15 @@ describe("SIGINT during a batch", function()
     assert.equal(1, s:record().waiting)
     assert.equal(0, s:record().interrupted)
     theirs:cancel()
+  end)
+
+  it("with --drain finishes what was submitted", function()
+    local s = sim { speed = 4 }
+    local text, code = interrupted(s, "TERM", nil, nil, "--drain", 40)
+    assert.equal(130, code)
+    assert.matches("interrupted: finishing %d jobs", text)
+    assert.matches("interrupted: 5 completed, 0 failed, 0 canceled", text)
+    assert.same({ 5, 0, 0 }, { s:record().prompts, s:record().interrupted, s:record().waiting })
   end)
 
   it("is the same for SIGTERM", function()
