@@ -57,7 +57,7 @@ static int wild_failure(void *ud, mp_pool *p, mp_job *j, mp_client *c, const mp_
 
 /* ---- jobs ------------------------------------------------------------------------------------------------------ */
 
-static char sim_names[MAX_SIMS][16];
+static char sim_names[MAX_SIMS][32];
 
 static void wish(trial *x, mp_world *w, tracked *k, mp_job_opts *o, const char *list[2], double *value, mp_workflow **variant) {
     size_t sims = mp_world_sims(w), at = dice(w, sims);

@@ -1002,6 +1002,14 @@ local function compare(name, r)
   return result
 end
 
+local function run_one(x)
+  local sim = assert(moonpool.sim { version = x.version, catalogue = x.text, previews = true, load_gb_s = 1e5 })
+  x.good, x.r = xpcall(replay, debug.traceback, x.name, x.s, sim)
+  sim:close()
+end
+
+local function judge(x) return x.good and compare(x.name, x.r) or { replies = { x.r }, messages = { x.r } } end
+
 -- All scenarios, AT_ONCE of them side by side, each with a sim of its own: version and name -> differences. Nothing that
 -- takes long is done while some run, so that each request is sent at its place in the job. Longest ones first.
 local results
@@ -1019,16 +1027,19 @@ local function run_all()
       while at < #list do
         at = at + 1
         local x = list[at]
-        local sim = assert(moonpool.sim { version = x.version, catalogue = x.text, previews = true, load_gb_s = 1e5 })
-        x.good, x.r = xpcall(replay, debug.traceback, x.name, x.s, sim)
-        sim:close()
+        run_one(x)
       end
     end)
   end
   for _, w in ipairs(workers) do w:wait() end
   results = {}
   for _, x in ipairs(list) do
-    results[x.version .. " " .. x.name] = x.good and compare(x.name, x.r) or { replies = { x.r }, messages = { x.r } }
+    local result = judge(x)
+    if #result.replies + #result.messages > 0 then         -- on a busy machine an interrupt may come late: once more, alone
+      moonpool.spawn(run_one, x):wait()
+      result = judge(x)
+    end
+    results[x.version .. " " .. x.name] = result
   end
 end
 
