@@ -1036,6 +1036,7 @@ local function run_all()
   for _, x in ipairs(list) do
     local result = judge(x)
     if #result.replies + #result.messages > 0 then         -- on a busy machine an interrupt may come late: once more, alone
+      x.s = scenario(x.version, x.name)
       moonpool.spawn(run_one, x):wait()
       result = judge(x)
     end
