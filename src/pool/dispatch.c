@@ -342,14 +342,17 @@ void dispatch(mp_pool *p, mp_time now) {
 
 /* ---- the reply ----------------------------------------------------------------------------------------- */
 
+/* The server no longer has a file that it was given: all are sent again, and the job is not to blame. */
+static void file_lost(mp_client *c, const prompt *pr, mp_failure *f) {
+    if (f->kind != MP_FAIL_INCOMPATIBLE || f->by_shape || !pr->reused || !f->node || !upload_feeds(pr, f->node)) return;
+    upload_forget(c, 0);
+    f->kind = MP_FAIL_CONNECTION;
+}
+
 static void refused(mp_client *c, prompt *pr, mp_failure *f, mp_time now) {
     long at = f->node && !f->node_type ? mp_workflow_index(pr->w, mp_str_of(f->node)) : -1;
     if (at >= 0) f->node_type = mp_strdup(mp_workflow_node(pr->w, (size_t)at)->class_type);      /* older servers name only the node */
-    /* The server no longer has a file that it was given: all are sent again, and the job is not to blame. */
-    if (f->kind == MP_FAIL_INCOMPATIBLE && !f->by_shape && pr->reused && f->node && upload_feeds(pr, f->node)) {
-        upload_forget(c, 0);
-        f->kind = MP_FAIL_CONNECTION;
-    }
+    file_lost(c, pr, f);
     if (pr->job) attempt_failed(c->pool, pr->job, c, f, now);        /* first: the job still names its prompt */
     prompt_gone(pr);
 }
@@ -415,6 +418,7 @@ void posted(mp_client *c, const char *id, const mp_result *r, mp_time now) {
         if (given && all) accepted(c, pr, given, now);
         else if (given) {                            /* some outputs were refused, and this job wants all or nothing */
             mp_job *j = pr->job;
+            file_lost(c, pr, &f);
             if (j) mp_job_pin(j);                    /* early messages may end it */
             accepted(c, pr, given, now);
             pr = prompt_by_id(c, mp_str_of(id));
