@@ -119,7 +119,7 @@ static void submit(mp_world *w, void *ud, size_t kind) {
     } else mp_workflow_set(wf, mp_str_of(kind == SAMPLED ? "3" : "1"), mp_str_of(kind == SAMPLED ? "seed" : "color"), mp_str_of(text), NULL);
     k->doomed = kind == SAMPLED && dice(w, 12) == 0;                     /* a value no server takes */
     if (k->doomed) mp_workflow_set(wf, mp_str_of("3"), mp_str_of("steps"), mp_str_of("0"), NULL);
-    if (dice(w, 4) == 0 && !k->doomed) wish(x, w, k, &o, list, &value, &variant);
+    if (dice(w, 4) == 0 && !k->doomed && x->crowd == CLASSES) wish(x, w, k, &o, list, &value, &variant);
     k->queued = mp_world_now(w);
     k->bound = MP_MS(3600000);
     mp_job *j = mp_pool_submit(mp_world_pool(w), wf, &o, mp_world_now(w), NULL);
@@ -228,11 +228,11 @@ static void fault(mp_world *w, void *ud, size_t kind) {
 }
 
 static void plan(trial *x) {
-    size_t jobs = die(x, 5) ? 5 + die(x, 55) : 60 + die(x, MAX_JOBS - 60);
+    size_t jobs = x->crowd < CLASSES ? MAX_JOBS : die(x, 5) ? 5 + die(x, 55) : 60 + die(x, MAX_JOBS - 60);
     mp_time t = mp_world_now(x->w), spread = MP_MS(die(x, 20000));
     for (size_t i = 0; i < jobs; i++) {
         mp_time at = t + (spread ? (mp_time)die(x, (uint64_t)spread) : 0);
-        size_t kind = die(x, CLASSES);
+        size_t kind = x->crowd < CLASSES && die(x, 2) ? (size_t)x->crowd : die(x, CLASSES);
         int stop = die(x, 10) == 0, again = die(x, 10) == 0;
         mp_time when = t + MP_MS(die(x, 30000));
         size_t whom = die(x, jobs);
@@ -241,7 +241,7 @@ static void plan(trial *x) {
         if (stop) mp_world_at(x->w, when, cancel, x, whom);
         if (again) mp_world_at(x->w, when, reprioritize, x, whom);
     }
-    size_t faults = x->t->faults ? die(x, die(x, 4) ? 12 : MP_TRIAL_FAULTS) : 0;
+    size_t faults = x->t->faults && x->crowd == CLASSES ? die(x, die(x, 4) ? 12 : MP_TRIAL_FAULTS) : 0;
     for (size_t i = 0; i < faults; i++) {
         mp_time at = t + MP_MS(die(x, 30000));
         size_t kind = die(x, F_KINDS);
@@ -261,7 +261,7 @@ static char *replace(const char *text, const char *what, const char *by) {
 /* Catalogues differ: one server lacks a model, another spells its path with backslashes. Sim 0 has everything. */
 static char *catalogue(trial *x, size_t i) {
     char *full = replace(mp_sim_builtin_catalogue(), "\"4x-ultra.pth\"", die(x, 3) == 0 ? "\"esrgan\\\\4x.pth\"" : "\"esrgan/4x.pth\""), *text;
-    if (i == 0 || die(x, 5)) return full;
+    if (i == 0 || die(x, 5) || x->crowd < CLASSES) return full;
     x->missing[i] = 1;
     x->faulty = 1;                                   /* what is refused there runs elsewhere, which shows as retries */
     text = replace(full, "\"sd15.safetensors\",", "");
@@ -270,12 +270,12 @@ static char *catalogue(trial *x, size_t i) {
 }
 
 static void build(trial *x) {
-    size_t sims = 1 + die(x, die(x, 3) ? 5 : MAX_SIMS);
+    size_t sims = x->crowd < CLASSES ? 2 : 1 + die(x, die(x, 3) ? 5 : MAX_SIMS);
     for (size_t i = 0; i < sims; i++) {
         mp_client_opts *c = &x->client[i];
         size_t n = 0;
         for (int k = 0; k < CLASSES; k++)
-            if (die(x, 8) == 0) {
+            if (die(x, 8) == 0 || (i == 0 && k == x->crowd)) {
                 x->affinity[i][k] = 1;
                 x->claims[i][n++] = mp_workflow_hash(x->wf[k]);
             }
@@ -306,12 +306,13 @@ int mp_trial_run(mp_trial *t) {
     o.pool.cold_silence = MP_MS(45000);
     o.pool.unreachable = MP_MS(25000);
     o.pool.request_timeout = MP_MS(4000 + die(x, 20000));
-    o.pool.affinity_fallback = die(x, 4) ? 0 : MP_MS(1000 + die(x, 20000));
-    o.pool.take_backs = (int)die(x, 3);
-    if (die(x, 6) == 0) o.pool.max_queued = 1 + die(x, 20);
     x->flat = die(x, 4) == 0;
+    x->crowd = x->flat && die(x, 5) == 0 ? (int)die(x, CLASSES) : CLASSES;
+    o.pool.affinity_fallback = die(x, 4) || x->crowd < CLASSES ? 0 : MP_MS(1000 + die(x, 20000));
+    o.pool.take_backs = (int)die(x, 3);
+    if (x->crowd == CLASSES && die(x, 6) == 0) o.pool.max_queued = 1 + die(x, 20);
     x->policy = (mp_policy){ .ud = x, .mutate = watch_mutate };
-    if (die(x, 4) == 0) {
+    if (x->crowd == CLASSES && die(x, 4) == 0) {
         x->policy.route = wild_route;
         x->wild_routes = 1;
         x->policy.on_failure = wild_failure;

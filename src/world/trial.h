@@ -33,6 +33,7 @@ typedef struct trial {
     int affinity[MAX_SIMS][CLASSES], missing[MAX_SIMS], roams[MAX_SIMS];     /* roams: its client came or went */
     size_t must_free[MAX_SIMS], passed[CLASSES + 1]; /* POST /free the sim must have seen; how often a group was passed over */
     int flat, wild_routes;                           /* all jobs have the same priority; scripts choose */
+    int crowd;                                       /* the class that most jobs are of, which sim 0 claims; CLASSES: none */
     int faulty, strays, paused, helped;              /* helped: others may help out where a hash is claimed */
     mp_client *looking;
     mp_policy policy;
