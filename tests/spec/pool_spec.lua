@@ -1246,6 +1246,33 @@ describe("a server that", function()
         assert.near(r.profile.totalDuration, r.profile.queueTime + r.profile.executionTime, 1e-6)
       end)
 
+      -- The first picture is shown while nobody listens (some 20 ms after the loss, we are back after 100 and more), the
+      -- second a second later, to us.
+      it("drops the socket in mid job and shows a picture meanwhile, which is not lost", function()
+        local s = slow(version)
+        local pool = pool_of({ s }, { reconnect_base_ms = 200 })
+        local wf = moonpool.json.decode(picture():input("3", "steps", 2):to_json())
+        wf["11"] = { class_type = "PreviewImage", inputs = { images = { "8", 0 } } }
+        wf["12"] = { class_type = "KSampler", inputs = {} }
+        for k, v in pairs(wf["3"].inputs) do wf["12"].inputs[k] = v end
+        wf["12"].inputs.latent_image, wf["12"].inputs.steps = { "14", 0 }, 100
+        wf["14"] = { class_type = "VAEEncode", inputs = { pixels = { "8", 0 }, vae = wf["8"].inputs.vae } }
+        wf["13"] = { class_type = "VAEDecode", inputs = { samples = { "12", 0 }, vae = wf["8"].inputs.vae } }
+        wf["9"].inputs.images = { "13", 0 }
+        local job = pool:submit(moonpool.workflow.from(wf))
+        till("the first sampler works", function()
+          local p = job.profile
+          for _, n in ipairs(p and p.nodes or {}) do
+            if n.nodeId == "3" and n.status == "executing" then return true end
+          end
+        end)
+        s:drop()
+        local r = job:wait()
+        assert.equal("completed", r.status)
+        assert.equal(2, #r.images)
+        assert.equal(1, s:record().prompts)
+      end)
+
       it("drops the socket in mid job, and we are back after its end: what nobody saw is not exact", function()
         local s = slow(version)
         local pool = pool_of({ s }, { reconnect_base_ms = 4000 })
