@@ -109,7 +109,7 @@ $B/chaosproxy: tests/chaos/proxy.c
 	$(CC) $(ALL) -o $@ $< $(LIBS)
 chaos: all $B/chaosproxy
 	@mkdir -p $B/tmp
-	@for seed in $(CHAOS_RUNS); do MOONPOOL_BUILD=$B $B/moonpool tests/chaos/chaos.lua --seed $$seed || exit 1; done
+	@for seed in $(CHAOS_RUNS); do ASAN_OPTIONS=quarantine_size_mb=1 LSAN_OPTIONS=suppressions=tests/chaos/lsan.txt MOONPOOL_BUILD=$B $B/moonpool tests/chaos/chaos.lua --seed $$seed || exit 1; done
 
 # The campaign, as long as you like, on all cores: make soak SEEDS=100000 FIRST=1
 SEEDS ?= 20000
