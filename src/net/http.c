@@ -13,7 +13,8 @@ struct mp_http {
     struct curl_slist *headers;
     curl_mime *mime;
     mp_buf body, head;
-    void *sent;
+    char *sent;                                      /* the body, its size, how much of it curl has taken */
+    size_t n_sent, taken;
     size_t max_body;
     int over, canceled;
     char words[CURL_ERROR_SIZE];
@@ -232,6 +233,26 @@ static int seek_borrowed(void *ud, curl_off_t to, int from) {
     return CURL_SEEKFUNC_OK;
 }
 
+static size_t read_sent(char *to, size_t size, size_t n, void *ud) {
+    mp_http *h = ud;
+    size_t k = size * n < h->n_sent - h->taken ? size * n : h->n_sent - h->taken;
+    memcpy(to, h->sent + h->taken, k);
+    h->taken += k;
+    return k;
+}
+
+/* A kept connection that dies after the body went out and before a byte came back: curl would send the body again by
+ * itself, and a prompt would run twice. It asks for a rewind first, which is refused; whoever asked finds out what the
+ * server has. Credentials and redirects rewind before anything was taken amiss, so they still may. */
+static int seek_sent(void *ud, curl_off_t to, int from) {
+    mp_http *h = ud;
+    long status = 0;
+    curl_easy_getinfo(h->easy, CURLINFO_RESPONSE_CODE, &status);
+    if (status == 0 || from != SEEK_SET || to < 0 || (size_t)to > h->n_sent) return CURL_SEEKFUNC_FAIL;
+    h->taken = (size_t)to;
+    return CURL_SEEKFUNC_OK;
+}
+
 static void body_of(mp_http *h, const mp_http_opts *o) {
     const char *method = o->method ? o->method : "GET";
     if (o->n_parts) {
@@ -252,7 +273,12 @@ static void body_of(mp_http *h, const mp_http_opts *o) {
     if (strcmp(method, "HEAD") == 0) { curl_easy_setopt(h->easy, CURLOPT_NOBODY, 1L); return; }
     h->sent = mp_strndup(o->n_body ? o->body : "", o->n_body);
     curl_easy_setopt(h->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)o->n_body);
-    curl_easy_setopt(h->easy, CURLOPT_POSTFIELDS, h->sent);
+    h->n_sent = o->n_body;
+    curl_easy_setopt(h->easy, CURLOPT_POST, 1L);
+    curl_easy_setopt(h->easy, CURLOPT_READFUNCTION, read_sent);
+    curl_easy_setopt(h->easy, CURLOPT_READDATA, h);
+    curl_easy_setopt(h->easy, CURLOPT_SEEKFUNCTION, seek_sent);
+    curl_easy_setopt(h->easy, CURLOPT_SEEKDATA, h);
     if (strcmp(method, "POST") != 0) curl_easy_setopt(h->easy, CURLOPT_CUSTOMREQUEST, method);
 }
 
