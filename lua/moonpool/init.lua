@@ -127,6 +127,7 @@ M.http = {}
 
 -- One request: {method=, url=, body=, headers={Name=value}, timeout_ms=, parts={...}, insecure=}. Waits. Returns
 -- {status, body, content_type, headers} for any status, or nil, err (kind connection, timeout, tls, limit).
+-- silence_ms: no byte in either direction for once to twice as long is a timeout; without it only timeout_ms counts.
 function M.http.request(options)
   local reply, err
   reply = task.await(function(done)
@@ -198,21 +199,26 @@ Socket.__close = function(s) s.object:close() end
 
 local Client = core.methods "moonpool.client"
 
--- Options of a request on this client's server: its address and credentials.
-local function request_of(client, path)
+-- Options of a request on this client's server: its address, credentials and bounds. large: it may take an hour, as long
+-- as it moves.
+local HOUR = 3600000
+local function request_of(client, path, large)
   local o = client:_access()
   local headers = {}
   for _, line in ipairs(o.header_lines or {}) do
     local name, value = line:match "^([^:]+):%s*(.*)$"
     headers[name] = value
   end
-  return { url = client.url .. path, headers = headers, userpwd = o.userpwd, ca_file = o.ca_file, insecure = o.insecure }
+  return {
+    url = client.url .. path, headers = headers, userpwd = o.userpwd, ca_file = o.ca_file, insecure = o.insecure, connect_timeout_ms = o.connect_timeout_ms,
+    timeout_ms = large and HOUR or o.request_timeout_ms, silence_ms = large and o.request_timeout_ms or nil,
+  }
 end
 
-local function call(client, method, path, body, options)
-  local request = request_of(client, path)
+local function call(client, method, path, body, large)
+  local request = request_of(client, path, large)
   request.method, request.body = method, body
-  for _, k in ipairs { "parts", "timeout_ms", "max_body" } do request[k] = options and options[k] end
+  for k, v in pairs(large or {}) do request[k] = v end
   local reply, err = M.http.request(request)
   if not reply then
     err.client = client.name
@@ -233,7 +239,8 @@ local function ask(client, method, path, body)
   return value
 end
 
--- Any request on this client's server. Waits; returns the reply as http.request does.
+-- Any request on this client's server, bounded by the pool's request_timeout_ms. Waits; returns the reply as
+-- http.request does.
 function Client:get(path) return call(self, "GET", path) end
 function Client:post(path, body)
   return call(self, "POST", path, type(body) == "table" and core.json.encode(body) or body or "")
@@ -396,7 +403,8 @@ local function refused(result, file, status)
 end
 
 -- Bytes of one output file ({filename, subfolder, type} or an entry of result.files). Waits. options.max_bytes: a longer
--- file is nil, err (kind "limit"); default 256 MiB. A download that breaks is tried three times.
+-- file is nil, err (kind "limit"); default 256 MiB. A download that breaks, or gives no byte for request_timeout_ms, is
+-- tried three times.
 function Result:fetch(file, options)
   known(options, { max_bytes = true }, "result:fetch")
   local bound = options and options.max_bytes or 256 * 1024 * 1024
@@ -443,9 +451,7 @@ local function download(result, client, file, path)
   return retry(function()
     local err
     local reply = task.await(function(done)
-      local o = request_of(client, view_path(file))
-      o.timeout_ms = 3600000
-      local ok, e = core.download(o, path, done)
+      local ok, e = core.download(request_of(client, view_path(file), true), path, done)
       if not ok then err = e; done() end
     end)
     if err then return nil, err end

@@ -415,13 +415,18 @@ static int client_typical(lua_State *L) {
     return 1;
 }
 
-/* headers, userpwd, insecure, ca_file for requests of the script's own */
+/* headers, userpwd, insecure, ca_file and the pool's bounds for requests of the script's own */
 static int client_access(lua_State *L) {
     l_pool *lp;
     mp_client *c = check_client(L, 1, &lp);
     if (lp->ctx->callbacks > 0 && L != lp->ctx->L && lua_getfield(L, LUA_REGISTRYINDEX, "moonpool.entry") != LUA_TNIL) return luaL_error(L, "a policy may not see credentials");
     const mp_wire_client *o = mp_wire_opts_of(lp->wire, c);
+    const mp_pool_opts *bounds = mp_pool_options(lp->pool);
     lua_newtable(L);
+    lua_pushnumber(L, (double)bounds->request_timeout / 1000);
+    lua_setfield(L, -2, "request_timeout_ms");
+    lua_pushnumber(L, (double)bounds->connect_timeout / 1000);
+    lua_setfield(L, -2, "connect_timeout_ms");
     if (!o) return 1;
     if (o->headers) push_list(L, o->headers);
     else lua_newtable(L);

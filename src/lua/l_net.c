@@ -39,12 +39,12 @@ static void on_reply(void *ud, const mp_http_reply *r) {
     free(q);
 }
 
-typedef struct { const char *method, *url, *body, *userpwd, *ca_file; mp_time timeout, connect_timeout; double max_body; int insecure; } http_args;
+typedef struct { const char *method, *url, *body, *userpwd, *ca_file; mp_time timeout, connect_timeout, silence; double max_body; int insecure; } http_args;
 static const opt http_opts[] = {
     { "method", OPT_TEXT, offsetof(http_args, method), 0, 0 }, { "url", OPT_TEXT, offsetof(http_args, url), 0, 0 }, { "body", OPT_TEXT, offsetof(http_args, body), 0, 0 },
     { "userpwd", OPT_TEXT, offsetof(http_args, userpwd), 0, 0 }, { "ca_file", OPT_TEXT, offsetof(http_args, ca_file), 0, 0 },
     { "timeout_ms", OPT_MS, offsetof(http_args, timeout), 1, 1e12 }, { "connect_timeout_ms", OPT_MS, offsetof(http_args, connect_timeout), 1, 1e12 },
-    { "max_body", OPT_NUMBER, offsetof(http_args, max_body), 1, 4e9 }, { "insecure", OPT_BOOL, offsetof(http_args, insecure), 0, 0 },
+    { "silence_ms", OPT_MS, offsetof(http_args, silence), 1, 1e12 }, { "max_body", OPT_NUMBER, offsetof(http_args, max_body), 1, 4e9 }, { "insecure", OPT_BOOL, offsetof(http_args, insecure), 0, 0 },
     { "headers", OPT_ANY, NO_PLACE, 0, 0 }, { "parts", OPT_ANY, NO_PLACE, 0, 0 }, { NULL, 0, 0, 0, 0 }
 };
 
@@ -81,7 +81,7 @@ static int net_http(lua_State *L) {
     lua_settop(L, 2);
     l_options(L, 1, http_opts, &a, "http.request");
     if (!a.url) return luaL_error(L, "http.request: option 'url' is missing");
-    mp_http_opts o = { .method = a.method, .url = a.url, .userpwd = a.userpwd, .ca_file = a.ca_file, .timeout = a.timeout, .connect_timeout = a.connect_timeout, .max_body = (size_t)a.max_body, .insecure = a.insecure };
+    mp_http_opts o = { .method = a.method, .url = a.url, .userpwd = a.userpwd, .ca_file = a.ca_file, .timeout = a.timeout, .connect_timeout = a.connect_timeout, .silence = a.silence, .max_body = (size_t)a.max_body, .insecure = a.insecure };
     if (lua_getfield(L, 1, "body") == LUA_TSTRING) o.body = lua_tolstring(L, -1, &o.n_body);
     o.headers = l_headers(L, 1, "http.request", 1);
     o.parts = parts_of(L, 1, &o.n_parts);
@@ -256,7 +256,7 @@ static int net_download(lua_State *L) {
     lua_settop(L, 3);
     l_options(L, 1, http_opts, &a, "download");
     if (!a.url) return luaL_error(L, "download: option 'url' is missing");
-    mp_http_opts o = { .url = a.url, .userpwd = a.userpwd, .ca_file = a.ca_file, .timeout = a.timeout, .connect_timeout = a.connect_timeout, .insecure = a.insecure };
+    mp_http_opts o = { .url = a.url, .userpwd = a.userpwd, .ca_file = a.ca_file, .timeout = a.timeout, .connect_timeout = a.connect_timeout, .silence = a.silence, .insecure = a.insecure };
     o.headers = l_headers(L, 1, "download", 1);
     mp_loop *loop = l_loop(L);
     request *q = mp_alloc(sizeof *q);

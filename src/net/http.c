@@ -16,7 +16,8 @@ struct mp_http {
     char *sent;                                      /* the body, its size, how much of it curl has taken */
     size_t n_sent, taken;
     size_t max_body;
-    int over, canceled;
+    int over, canceled, paused;
+    struct watch *watch;
     char words[CURL_ERROR_SIZE];
     int (*on_data)(void *, const char *, size_t);
     void (*done)(void *, const mp_http_reply *);
@@ -25,6 +26,9 @@ struct mp_http {
 };
 
 typedef struct { uv_poll_t poll; mp_loop *loop; curl_socket_t fd; } sock;
+
+/* Looks now and then whether a request has moved. h: NULL when that is over. */
+typedef struct watch { uv_timer_t timer; mp_http *h; uint64_t every; curl_off_t moved; } watch;
 
 static void finish(mp_http *h, CURLcode rc);
 
@@ -118,6 +122,7 @@ static size_t on_body(char *p, size_t size, size_t n, void *ud) {
     curl_easy_getinfo(h->easy, CURLINFO_RESPONSE_CODE, &status);
     if (h->on_data && status >= 200 && status < 300) {
         int rc = h->on_data(h->ud, p, n);
+        h->paused = rc == MP_HTTP_PAUSE;
         return rc == MP_HTTP_PAUSE ? CURL_WRITEFUNC_PAUSE : rc ? 0 : n;
     }
     if (h->body.n + n > h->max_body) { h->over = 1; return 0; }
@@ -155,8 +160,18 @@ static void detach(mp_http *h) {
     curl_multi_remove_handle(h->loop->multi, h->easy);
 }
 
+static void on_watch_closed(uv_handle_t *t) { free(t->data); }
+
+static void unwatch(mp_http *h) {
+    if (!h->watch) return;
+    h->watch->h = NULL;
+    uv_close((uv_handle_t *)&h->watch->timer, on_watch_closed);
+    h->watch = NULL;
+}
+
 static void release(mp_http *h) {
     mp_loop *l = h->loop;
+    unwatch(h);
     if (h->mime || l->n_idle == 16) curl_easy_cleanup(h->easy);
     else {
         curl_easy_reset(h->easy);
@@ -193,10 +208,36 @@ static void finish(mp_http *h, CURLcode rc) {
     curl_easy_getinfo(h->easy, CURLINFO_OS_ERRNO, &os);
     size_t used = strlen(h->words);
     if (rc == CURLE_COULDNT_CONNECT && os && used < sizeof h->words) snprintf(h->words + used, sizeof h->words - used, " (%s)", strerror((int)os));
+    if (rc == CURLE_SEND_FAIL_REWIND) snprintf(h->words, sizeof h->words, "the connection was lost while the request was under way");
     if (r.code) r.message = h->canceled ? "canceled" : h->over ? "the reply is larger than the limit" : h->words[0] ? h->words : curl_easy_strerror(rc);
     detach(h);
     h->done(h->ud, &r);
     release(h);
+}
+
+static void on_watch(uv_timer_t *t) {
+    watch *w = t->data;
+    mp_http *h = w->h;
+    curl_off_t up = 0, down = 0;
+    if (!h) return;
+    curl_easy_getinfo(h->easy, CURLINFO_SIZE_UPLOAD_T, &up);
+    curl_easy_getinfo(h->easy, CURLINFO_SIZE_DOWNLOAD_T, &down);
+    curl_off_t moved = up + down + (curl_off_t)h->head.n;
+    if (h->paused || moved != w->moved) {            /* paused: it is us who do not read */
+        w->moved = moved;
+        return;
+    }
+    snprintf(h->words, sizeof h->words, "no byte came for %llu ms", (unsigned long long)w->every);
+    finish(h, CURLE_OPERATION_TIMEDOUT);
+}
+
+static void watch_over(mp_http *h, mp_time silence) {
+    watch *w = h->watch = mp_alloc(sizeof *w);
+    w->h = h;
+    w->every = silence > MP_MS(1) ? (uint64_t)(silence / 1000) : 1;
+    w->timer.data = w;
+    uv_timer_init(&h->loop->uv, &w->timer);
+    uv_timer_start(&w->timer, on_watch, w->every, w->every);
 }
 
 static void headers_of(mp_http *h, const mp_http_opts *o) {
@@ -315,6 +356,7 @@ mp_http *mp_http_start(mp_loop *l, const mp_http_opts *o, void (*done)(void *, c
     if (h->next) h->next->prev = &h->next;
     l->https = h;
     uv_update_time(&l->uv);                          /* its timer callback counts from the loop's idea of now */
+    if (o->silence) watch_over(h, o->silence);
     curl_multi_add_handle(l->multi, c);
     return h;
 }
@@ -326,6 +368,7 @@ void mp_http_cancel(mp_http *h) {
 
 void mp_http_resume(mp_http *h) {
     mp_loop *l = h->loop;
+    h->paused = 0;
     curl_easy_pause(h->easy, CURLPAUSE_CONT);
     collect(l);
 }

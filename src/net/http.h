@@ -25,6 +25,7 @@ typedef struct mp_http_opts {
     const mp_http_part *parts;                       /* multipart/form-data instead of body; data is copied, unless borrowed */
     size_t n_parts;
     mp_time timeout, connect_timeout;                /* 0: 60 s; 10 s */
+    mp_time silence;                                 /* no byte for once to twice as long, in either direction: MP_ETIMEOUT; 0: no bound */
     size_t max_body;                                 /* a longer reply is cut off with MP_ELIMIT; 0: 256 MiB */
     int insecure;                                    /* do not verify TLS */
     const char *ca_file;

@@ -131,8 +131,8 @@ struct mp_client {
     size_t actions;                                  /* under way, of any kind */
     int forgotten;                                   /* FORGET is under way */
     int strikes;                                     /* silences in a row */
-    int failures;                                    /* connection attempts since it was last online */
-    mp_time wedged_until, retry_at, down_since, heard, moved, status_due, poll_at, poll_step, survey_sent, socket_at, block_at;
+    int failures;                                    /* connections in a row that did not come up, or did not hold */
+    mp_time wedged_until, retry_at, down_since, online_at, heard, moved, status_due, poll_at, poll_step, survey_sent, socket_at, block_at;
     long queue_remaining;
     uint64_t survey;                                 /* GET /queue under way */
     uint32_t epoch;                                  /* goes up with each loss of the link */

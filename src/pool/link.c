@@ -72,6 +72,8 @@ static void offline(mp_client *c, const char *why, mp_time now) {
     c->survey = c->freeing = c->looking = 0;
     upload_forget(c, 1);                             /* temp folders are wiped when a server starts */
     client_touch(c);
+    /* One that comes up and falls at once, again and again, has not been reached: its pauses go on growing. */
+    if (was == MP_CLIENT_ONLINE && (now - c->online_at >= c->pool->o.reconnect_base || MP_MUTANT == 22)) c->failures = 0;
     c->retry_at = now + pause_of(c);
     c->failures++;
     while (c->removed && c->prompts) prompt_gone(c->prompts);            /* nobody will come back for them */
@@ -105,11 +107,10 @@ static void online(mp_client *c, mp_time now) {
     /* With prompts there, the link has proven itself only when their whereabouts are known: see surveyed. */
     if (c->prompts) c->moved += c->down_since ? now - c->down_since : 0;
     else {
-        c->failures = 0;
         c->down_since = 0;
         c->moved = now;
     }
-    c->heard = now;
+    c->heard = c->online_at = now;
     if (!c->prompts) client_unwedge(c, 0, now);      /* a prompt that hangs there still is no better for a new connection */
     mp_logf(&c->pool->log, c->polling ? MP_LOG_WARN : MP_LOG_INFO, "client %s is online (ComfyUI %s)%s%s", c->name, c->version ? c->version : "unknown",
             c->polling ? ", asked instead of listened to: " : "", c->polling ? c->socket_words : "");

@@ -263,7 +263,7 @@ void surveyed(mp_client *c, uint64_t action, const mp_result *r, mp_time now) {
         if (r->code) snprintf(words, sizeof words, "%s", r->message ? r->message : "GET /queue failed");
         if (c->state == MP_CLIENT_ONLINE) link_reset(c, words, now);
     } else {
-        if (c->state == MP_CLIENT_ONLINE) { c->failures = 0; c->down_since = 0; }
+        if (c->state == MP_CLIENT_ONLINE) c->down_since = 0;
         if (mp_reply_running(doc)) c->start_from = now;
         else c->start_looks++;
         for (prompt *pr = c->prompts, *next; pr; pr = next) {

@@ -94,7 +94,8 @@ int upload_next(prompt *pr, mp_time now) {
     mp_buf path = { 0 };
     mp_buf_puts(&path, f->mask_of ? "/upload/mask" : "/upload/image");
     if (pr->job && pr->job->profile) mp_profile_upload(pr->job->profile, now);
-    act(c->pool, c, DO_UPLOAD, pr->id, "POST", &path, NULL, 10 * c->pool->o.request_timeout);
+    mp_time bound = 10 * c->pool->o.request_timeout + (mp_time)f->n * 16;        /* 64 KB a second is slow */
+    act(c->pool, c, DO_UPLOAD, pr->id, "POST", &path, NULL, bound);
     mp_action *a = &c->pool->actions[c->pool->a_head + c->pool->a_n - 1];
     under_way *u;
     HASH_FIND(hh, c->pool->under_way, &a->id, sizeof a->id, u);

@@ -143,6 +143,7 @@ static void do_http(mp_wire *w, mp_action *a) {
     mp_http_part parts[5];
     if (a->file) {
         t->file = mp_file_ref(a->file);
+        o.silence = mp_pool_options(w->pool)->request_timeout;
         o.n_parts = form_of(a->file, parts);
         o.parts = parts;
     }

@@ -178,19 +178,32 @@ static void expect_free(trial *x, uint32_t serial) {
     }
 }
 
+/* Somebody who is reached and lost again at once is not tried again at once, whatever is lost. */
+static void check_pauses(trial *x, size_t i, const mp_event *e) {
+    mp_time *last = x->away[i], now = mp_world_now(x->w), least = mp_pool_options(mp_world_pool(x->w))->reconnect_base * 7 / 10;
+    if (!e->data) return;
+    if (x->away_who[i] != e->client) last[0] = last[1] = 0;
+    if (last[1] && now - last[1] < least && now > x->frozen) broke(x, "sim%zu is tried again and again without a pause", i);
+    x->away_who[i] = e->client;
+    last[1] = last[0];
+    last[0] = now;
+}
+
 void trial_event(void *ud, const mp_event *e) {
     trial *x = ud;
     tracked *k = e->job ? tracked_by(x, e->job) : NULL;
-    if (e->kind == MP_EV_CLIENT_STATE)               /* what was under way is lost with the link */
-        for (size_t i = 0; i < mp_world_sims(x->w); i++)
-            if (mp_world_client(x->w, i) && mp_client_serial(mp_world_client(x->w, i)) == e->client) x->must_free[i] = 0;
+    for (size_t i = 0; e->kind == MP_EV_CLIENT_STATE && i < mp_world_sims(x->w); i++) {
+        if (!mp_world_client(x->w, i) || mp_client_serial(mp_world_client(x->w, i)) != e->client) continue;
+        x->must_free[i] = 0;                         /* what was under way is lost with the link */
+        check_pauses(x, i, e);
+    }
     if (!k) return;
+    if ((e->kind == MP_EV_JOB_RETRYING || e->kind == MP_EV_JOB_FAILED) && e->data && strstr(e->data, "OutOfMemory")) expect_free(x, e->client);
     switch (e->kind) {
     case MP_EV_JOB_RETRYING:
         x->t->retries++;
         k->retries++;
         k->disturbed = 1;
-        if (e->data && strstr(e->data, "OutOfMemory")) expect_free(x, e->client);
         break;
     case MP_EV_JOB_TAKEN_BACK:
         x->t->taken_back++;

@@ -172,7 +172,7 @@ static void restart(mp_world *w, void *ud, size_t i) {
 /* ---- faults ----------------------------------------------------------------------------------------------------- */
 
 enum { F_CUT, F_DOWN, F_STALL, F_ERROR, F_DARK, F_OOM, F_LONG_DOWN, F_WEDGE, F_ORPHAN, F_MUTE, F_LOSE, F_SLOW, F_NO_SOCKET, F_FREEZE, F_CLOCK, F_DEAF, F_LATE,
-       F_CLEAR, F_FOREIGN, F_PAUSE, F_PAUSE_ALL, F_REMOVE, F_DRAIN, F_KINDS };
+       F_CLEAR, F_FOREIGN, F_PAUSE, F_PAUSE_ALL, F_REMOVE, F_DRAIN, F_BREAK, F_KINDS };
 
 static void fault(mp_world *w, void *ud, size_t kind) {
     trial *x = ud;
@@ -194,6 +194,7 @@ static void fault(mp_world *w, void *ud, size_t kind) {
         break;
     case F_MUTE: mp_world_mute(w, i, now + span); break;
     case F_LOSE: mp_world_lose_replies(w, i, 1 + (int)dice(w, 3)); break;
+    case F_BREAK: mp_world_break(w, i, now + 2 * span); break;
     case F_SLOW: mp_world_slow(w, i, now + span, MP_MS(dice(w, 6000))); break;
     case F_NO_SOCKET:
         mp_world_no_socket(w, i, now + 2 * span);

@@ -29,8 +29,9 @@ typedef struct trial {
     size_t n, unfinished, doomed;
     mp_client_opts client[MAX_SIMS];
     const char *claims[MAX_SIMS][CLASSES + 1];
-    mp_time idle_since[MAX_SIMS], stray_since[MAX_SIMS], slack, frozen, oom_at[MAX_SIMS];
+    mp_time idle_since[MAX_SIMS], stray_since[MAX_SIMS], away[MAX_SIMS][2], slack, frozen, oom_at[MAX_SIMS];
     int affinity[MAX_SIMS][CLASSES], missing[MAX_SIMS], roams[MAX_SIMS];     /* roams: its client came or went */
+    uint32_t away_who[MAX_SIMS];                     /* of which client away[] tells when it was last lost, latest first */
     size_t must_free[MAX_SIMS], passed[CLASSES + 1]; /* POST /free the sim must have seen; how often a group was passed over */
     int flat, wild_routes;                           /* all jobs have the same priority; scripts choose */
     int crowd;                                       /* the class that most jobs are of, which sim 0 claims; CLASSES: none */

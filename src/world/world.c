@@ -20,13 +20,13 @@ typedef struct ev {
     void *ud;
 } ev;
 
-typedef struct pending { uint64_t id; size_t sim; uint32_t life; int http; struct pending *next; } pending;   /* actions not reported yet */
+typedef struct pending { uint64_t id; size_t sim; uint32_t life; int http, check; struct pending *next; } pending;    /* actions not reported yet; check: GET /system_stats */
 
 typedef struct server {
     mp_sim *sim;
     mp_client *client;
     mp_time up_at, dark, last_out;                   /* up_at: refuses connections until then */
-    mp_time mute, slow, slow_by, no_socket;
+    mp_time mute, slow, slow_by, no_socket, breaks;
     int lose;                                        /* replies to be lost */
     uint32_t life;                                   /* goes up with every death: replies of an old life are lost */
     uint64_t socket;                                 /* the open one, 0: none */
@@ -200,7 +200,7 @@ static char *form_of(const mp_file *f, size_t *n) {
 static void do_action(mp_world *w, mp_action *a) {
     size_t i = index_of(w, a->client);
     pending *p = mp_alloc(sizeof *p);
-    *p = (pending){ a->id, i, w->s[i].life, a->kind == MP_ACT_HTTP, w->pending };
+    *p = (pending){ a->id, i, w->s[i].life, a->kind == MP_ACT_HTTP, a->path && strcmp(a->path, "/system_stats") == 0, w->pending };
     w->pending = p;
     note(w, "act %llu kind %d sim%zu %s %s body %zu", (unsigned long long)a->id, a->kind, i, a->method ? a->method : "", a->path ? a->path : "", a->n_body);
     if (a->kind == MP_ACT_FORGET) {
@@ -237,6 +237,11 @@ static void drain_sim(mp_world *w, size_t i) {
         if (o.kind == MP_SIM_REPLY) {
             if (w->now < s->slow) t += s->slow_by;
             if (o.tag && s->lose > 0 && !lost) { s->lose--; lost = 1; }
+            pending *p = o.tag ? *find(w, o.tag) : NULL;
+            if (!lost && p && !p->check && w->now < s->breaks) {
+                report_later(w, i, o.tag, MP_ENET, 0, NULL, 0, t);
+                lost = 1;
+            }
             if (lost || !o.tag) free(o.body);
             else report_later(w, i, o.tag, 0, o.status, o.body, o.n, t);
             continue;
@@ -297,6 +302,7 @@ void mp_world_dark(mp_world *w, size_t i, mp_time until) {
 
 void mp_world_mute(mp_world *w, size_t i, mp_time until) { note(w, "fault: mute sim%zu", i); w->s[i].mute = until; }
 void mp_world_lose_replies(mp_world *w, size_t i, int n) { note(w, "fault: sim%zu loses %d replies", i, n); w->s[i].lose = n; }
+void mp_world_break(mp_world *w, size_t i, mp_time until) { note(w, "fault: sim%zu breaks off", i); w->s[i].breaks = until; }
 void mp_world_no_socket(mp_world *w, size_t i, mp_time until) { note(w, "fault: no socket at sim%zu", i); w->s[i].no_socket = until; }
 void mp_world_freeze(mp_world *w, mp_time until) { note(w, "fault: frozen"); w->frozen = until; }
 

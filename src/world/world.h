@@ -39,6 +39,7 @@ void mp_world_dark(mp_world *w, size_t i, mp_time until);        /* everything t
 void mp_world_mute(mp_world *w, size_t i, mp_time until);        /* its messages stop, its replies and its work go on */
 void mp_world_lose_replies(mp_world *w, size_t i, int n);        /* the next n replies never come */
 void mp_world_slow(mp_world *w, size_t i, mp_time until, mp_time by);    /* its replies take so much longer */
+void mp_world_break(mp_world *w, size_t i, mp_time until);       /* connections end in the middle of its replies, but of those that say it is there */
 void mp_world_no_socket(mp_world *w, size_t i, mp_time until);   /* WebSockets are refused, HTTP works */
 void mp_world_freeze(mp_world *w, mp_time until);                /* the pool's process is stopped; all comes late */
 /* A request of somebody else's, straight to server i. */

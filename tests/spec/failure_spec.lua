@@ -655,6 +655,18 @@ describe("not as in the reference:", function()
     assert.is_true(states.offline or states.connecting)
   end)
 
+  it("a request of a script's own on a client ends after request_timeout_ms", function()
+    local s = K.sim()
+    local pool, c = K.pool_of({ s }, { request_timeout_ms = 300 })
+    local r = K.completed(pool:submit(K.picture()))
+    s:stall(3600000)
+    for _, ask in ipairs { function() return c:queue() end, function() return c:upload { name = "a.png", data = "bytes" } end, function() return r:fetch(r.files[1]) end } do
+      local value, err = ask()
+      assert.is_nil(value)
+      assert.equal("timeout", err.kind)
+    end
+  end)
+
   it("a server that accepts and never answers holds up nobody but the job it has", function()
     local pool, a, b = K.pair({ request_timeout_ms = 300, connect_timeout_ms = 300, unreachable_ms = 600, take_backs = 0 })
     a:stall(3600000)

@@ -528,11 +528,11 @@ end)
 -- ---- files ------------------------------------------------------------------------------------------------------
 
 -- A completed job whose only node has these files.
-local function with_files(files, settings, options)
+local function with_files(files, settings, options, pool_options)
   local o = { outputs = { ["9"] = { images = moonpool.json.array(files) } } }
   for k, v in pairs(settings or {}) do o[k] = v end
   local s = K.server(o)
-  local pool = K.pool_of { s }
+  local pool = K.pool_of({ s }, pool_options)
   return K.completed(pool:submit(K.picture(), options)), s
 end
 
@@ -654,6 +654,17 @@ describe("a download", function()
     assert.is_nil(paths)
     assert.equal("connection", err.kind)
     for _, name in ipairs(below(dir)) do assert.equal("ok.png", name) end
+  end)
+
+  scripted("that stops in the middle is given up after request_timeout_ms, and tried again", function()
+    local r = with_files({ { filename = "cut.png", subfolder = "", type = "output" } }, { view = { ["cut.png"] = { data = whole, hang = 2 } } }, nil, { request_timeout_ms = 1000 })
+    local dir, fetched, saved = H.folder "hung"
+    moonpool.task.all {
+      moonpool.spawn(function() fetched = assert(r:fetch(r.files[1])) end),
+      moonpool.spawn(function() saved = assert(r:save(dir)) end),
+    }
+    assert.is_true(whole == fetched)
+    assert.is_true(whole == H.read(saved[1]))
   end)
 
   scripted("of more than max_bytes is refused", function()

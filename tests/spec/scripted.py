@@ -31,8 +31,9 @@ SETTINGS = {
     "cached": [],             # nodes told as cached
     "models": ["sd15.safetensors", "sdxl.safetensors"],
     "without": [],            # classes that are not installed
-    "status": {},             # path -> statuses for its next requests; 0: the connection is cut
-    "view": {},               # file name -> {"data"} or {"size"}, "short": how many answers end too early
+    "status": {},             # path -> statuses for its next requests; 0: the connection is cut; -1: after it was done
+                              # as asked, the connection is cut instead of a reply
+    "view": {},               # file name -> {"data"} or {"size"}, "short", "hang": how many answers end too early, stop half-way
     "names": {},              # uploads: name sent -> name given
 }
 
@@ -234,11 +235,16 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1
+    mute = hang = False
 
     def log_message(self, *_):
         pass
 
     def give(self, code, body=b"", kind="application/json", length=None):
+        if self.mute:
+            self.mute = False
+            self.close_connection = True
+            return
         if not isinstance(body, bytes):
             body = json.dumps(body).encode()
         self.send_response(code)
@@ -303,6 +309,8 @@ class Handler(BaseHTTPRequestHandler):
                 return
             due = settings["status"].get(path)
             code = due.pop(0) if due else 200
+            if code < 0:
+                self.mute, code = True, 200
             if code == 0:
                 self.close_connection = True
             elif code != 200:
@@ -311,9 +319,10 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer(path, {k: v[0] for k, v in parse_qs(url.query, keep_blank_values=True).items()}, body, seen)
             elif settings["ws"] != 101:
                 self.give(settings["ws"])
-            if code != 200 or path != "/ws" or settings["ws"] != 101:
-                return
-        self.socket_of(parse_qs(url.query).get("clientId", ["x"])[0])
+        if self.hang:                                # until whoever asked has hung up
+            self.rfile.read(1)
+        elif code == 200 and path == "/ws" and settings["ws"] == 101:
+            self.socket_of(parse_qs(url.query).get("clientId", ["x"])[0])
 
     def answer(self, path, query, body, seen):
         s = self.server
@@ -375,9 +384,10 @@ class Handler(BaseHTTPRequestHandler):
     def view(self, name):
         how = self.server.settings["view"].get(name, {"data": "bytes of " + name})
         data = how["data"].encode("utf-8") if "data" in how else b"0123456789abcdef" * (how["size"] // 16)
-        if how.get("short", 0) > 0:
-            how["short"] -= 1
-            self.close_connection = True
+        end = next((k for k in ("short", "hang") if how.get(k, 0) > 0), None)
+        if end:
+            how[end] -= 1
+            self.close_connection, self.hang = True, end == "hang"
             self.give(200, data[:len(data) // 2], "application/octet-stream", len(data))
         else:
             self.give(200, data, "application/octet-stream")
