@@ -85,11 +85,17 @@ static size_t utf8_len(const unsigned char *p, size_t n) {
     return len;
 }
 
+/* ASCII that stands for itself between quotes. */
+static const unsigned char plain[256] = {
+    [' '] = 1, ['!'] = 1, ['#' ... '['] = 1, [']' ... '~'] = 1, [127] = 1,
+};
+
 void mp_buf_json(mp_buf *b, mp_str s) {
     const unsigned char *p = (const unsigned char *)s.p;
     mp_buf_putc(b, '"');
     for (size_t i = 0; i < s.n;) {
         size_t run = i, len = 1;
+        while (run < s.n && plain[p[run]]) run++;
         while (run < s.n && p[run] >= 0x20 && p[run] != '"' && p[run] != '\\' && (len = p[run] < 0x80 ? 1 : utf8_len(p + run, s.n - run)) != 0)
             run += len;
         if (run > i) mp_buf_add(b, p + i, run - i);

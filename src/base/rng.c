@@ -35,6 +35,10 @@ void mp_uuid(mp_rng *r, char out[MP_UUID_SIZE]) {
     uint64_t a = mp_rng_u64(r), b = mp_rng_u64(r);
     a = (a & ~0xf000ull) | 0x4000ull;
     b = (b & ~(3ull << 62)) | (2ull << 62);
-    snprintf(out, MP_UUID_SIZE, "%08x-%04x-%04x-%04x-%012llx", (unsigned)(a >> 32), (unsigned)(a >> 16 & 0xffff),
-             (unsigned)(a & 0xffff), (unsigned)(b >> 48), (unsigned long long)(b & 0xffffffffffffull));
+    for (int i = 0, k = 0; i < MP_UUID_SIZE - 1; i++) {              /* 8-4-4-4-12 digits */
+        if (i == 8 || i == 13 || i == 18 || i == 23) { out[i] = '-'; continue; }
+        out[i] = "0123456789abcdef"[(k < 16 ? a >> (60 - 4 * k) : b >> (124 - 4 * k)) & 15];
+        k++;
+    }
+    out[MP_UUID_SIZE - 1] = 0;
 }

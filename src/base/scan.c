@@ -4,76 +4,14 @@
 #include <math.h>
 #include <stdlib.h>
 
-mp_scan mp_scan_of(mp_str text) {
-    mp_scan s = { text.p, text.p + text.n, 0 };
-    return s;
-}
-
-static void blank(mp_scan *s) {
-    while (s->p < s->end && (*s->p == ' ' || *s->p == '\n' || *s->p == '\t' || *s->p == '\r')) s->p++;
-}
-
-static int fail(mp_scan *s) {
+int mp_scan_fail(mp_scan *s) {
     s->bad = 1;
     s->p = s->end;
     return 0;
 }
 
-static int eat(mp_scan *s, char c) {
-    blank(s);
-    if (s->p >= s->end || *s->p != c) return 0;
-    s->p++;
-    return 1;
-}
-
-char mp_scan_peek(mp_scan *s) {
-    blank(s);
-    if (s->p >= s->end) return 0;
-    char c = *s->p;
-    if (c == '-' || (c >= '0' && c <= '9') || c == 'N' || c == 'I') return '0';
-    return c == '{' || c == '"' || c == '[' || c == 't' || c == 'f' || c == 'n' ? c : 0;
-}
-
-int mp_scan_open(mp_scan *s, char bracket) { return eat(s, bracket); }
-
-/* Both kinds of list: 1 with the cursor on the next element, 0 behind the closing bracket. */
-static int next(mp_scan *s, char close) {
-    if (s->bad || eat(s, close)) return 0;
-    eat(s, ',');                                     /* the first element has none before it */
-    blank(s);
-    return s->p < s->end ? 1 : fail(s);
-}
-
-int mp_scan_item(mp_scan *s) { return next(s, ']'); }
-
-int mp_scan_member(mp_scan *s, mp_str *name) {
-    if (!next(s, '}')) return 0;
-    if (!mp_scan_string(s, name) || !eat(s, ':')) return fail(s);
-    return 1;
-}
-
-/* The first quote or backslash, eight bytes at a time. */
-static const char *special(const char *p, const char *end) {
-    const uint64_t ones = 0x0101010101010101u, highs = 0x8080808080808080u;
-    for (; end - p >= 8; p += 8) {
-        uint64_t v, q, b;
-        memcpy(&v, p, 8);
-        q = v ^ ones * '"';
-        b = v ^ ones * '\\';
-        if (((q - ones) & ~q & highs) | ((b - ones) & ~b & highs)) break;
-    }
-    while (p < end && *p != '"' && *p != '\\') p++;
-    return p;
-}
-
-int mp_scan_string(mp_scan *s, mp_str *raw) {
-    if (!eat(s, '"')) return 0;
-    const char *start = s->p, *quick = special(start, s->end);
-    if (quick < s->end && *quick == '"') {             /* without escapes: nearly all of them */
-        *raw = mp_str_make(start, (size_t)(quick - start));
-        s->p = quick + 1;
-        return 1;
-    }
+int mp_scan_escaped(mp_scan *s, mp_str *raw) {
+    const char *start = s->p;
     for (const char *q = start; (q = memchr(q, '"', (size_t)(s->end - q))) != NULL; q++) {
         const char *b = q;
         while (b > start && b[-1] == '\\') b--;
@@ -82,30 +20,27 @@ int mp_scan_string(mp_scan *s, mp_str *raw) {
         s->p = q + 1;
         return 1;
     }
-    return fail(s);
+    return mp_scan_fail(s);
 }
 
 int mp_scan_number(mp_scan *s, double *v) {
     if (mp_scan_peek(s) != '0') return 0;
-    char t[64];
-    size_t n = 0;
     const char *p = s->p;
-    int small = 1;                                   /* plain short integers need no strtod */
-    for (; p + n < s->end && n < sizeof t - 1 && (strchr("+-.eE", p[n]) || (p[n] >= '0' && p[n] <= '9') || (p[n] >= 'A' && p[n] <= 'z')) && p[n]; n++) {
-        t[n] = p[n];
-        if (p[n] < '0' || p[n] > '9') small = 0;
-    }
-    t[n] = 0;
-    s->p += n;
-    if (small && n < 16) {
-        int64_t x = 0;
-        for (size_t i = 0; i < n; i++) x = x * 10 + (t[i] - '0');
+    int64_t x = 0;
+    while (p < s->end && *p >= '0' && *p <= '9' && p - s->p < 16) x = x * 10 + (*p++ - '0');
+    if (p > s->p && p < s->end && (*p == ',' || *p == '}' || *p == ']')) {      /* plain short integers need no strtod */
+        s->p = p;
         *v = (double)x;
         return 1;
     }
+    char t[64];
+    size_t n = 0;
+    for (p = s->p; p + n < s->end && n < sizeof t - 1 && (strchr("+-.eE", p[n]) || (p[n] >= '0' && p[n] <= '9') || (p[n] >= 'A' && p[n] <= 'z')) && p[n]; n++) t[n] = p[n];
+    t[n] = 0;
+    s->p += n;
     char *end;
     *v = strtod(t, &end);                            /* knows nan and infinity too */
-    return *end || end == t ? fail(s) : 1;
+    return *end || end == t ? mp_scan_fail(s) : 1;
 }
 
 int mp_scan_skip(mp_scan *s, mp_str *raw) {
@@ -119,20 +54,20 @@ int mp_scan_skip(mp_scan *s, mp_str *raw) {
         long depth = 0;
         const char *p = s->p, *end = s->end;
         do {
-            if (p >= end) return fail(s);
+            if (p >= end) return mp_scan_fail(s);
             char c = *p++;
             if (c == '"') {                          /* names and ids are short: looking at each byte beats memchr */
                 while (p < end && *p != '"') p += *p == '\\' ? 2 : 1;
-                if (p++ >= end) return fail(s);
+                if (p++ >= end) return mp_scan_fail(s);
             } else if (c == '{' || c == '[') depth++;
             else if (c == '}' || c == ']') depth--;
         } while (depth > 0);
         s->p = p;
     } else if (kind) {
         size_t n = kind == 'f' ? 5 : 4;
-        if ((size_t)(s->end - s->p) < n || memcmp(s->p, kind == 'f' ? "false" : kind == 't' ? "true" : "null", n) != 0) return fail(s);
+        if ((size_t)(s->end - s->p) < n || memcmp(s->p, kind == 'f' ? "false" : kind == 't' ? "true" : "null", n) != 0) return mp_scan_fail(s);
         s->p += n;
-    } else return fail(s);
+    } else return mp_scan_fail(s);
     if (s->bad) return 0;
     if (raw) *raw = mp_str_make(start, (size_t)(s->p - start));
     return 1;

@@ -7,15 +7,81 @@
 
 typedef struct mp_scan { const char *p, *end; int bad; } mp_scan;   /* bad: malformed; everything returns 0 from then on */
 
-mp_scan mp_scan_of(mp_str text);
+/* What is read of every frame, some twenty times each, is inline. */
+int mp_scan_fail(mp_scan *s);                        /* marks it as malformed; 0 */
+int mp_scan_escaped(mp_scan *s, mp_str *raw);        /* a string with escapes, or without an end; s stands behind its quote */
+
+static inline mp_scan mp_scan_of(mp_str text) { return (mp_scan){ text.p, text.p + text.n, 0 }; }
+
+static inline void mp_scan_blank(mp_scan *s) {
+    while (s->p < s->end && (*s->p == ' ' || *s->p == '\n' || *s->p == '\t' || *s->p == '\r')) s->p++;
+}
+
+static inline int mp_scan_eat(mp_scan *s, char c) {
+    mp_scan_blank(s);
+    if (s->p >= s->end || *s->p != c) return 0;
+    s->p++;
+    return 1;
+}
+
 /* The kind of the next value: '{' '[' '"' 't' 'f' 'n' (null), '0' (number), 0 at the end or on rubbish. */
-char mp_scan_peek(mp_scan *s);
-int mp_scan_open(mp_scan *s, char bracket);          /* consumes '{' or '['; 0: something else stands there */
+static inline char mp_scan_peek(mp_scan *s) {
+    mp_scan_blank(s);
+    if (s->p >= s->end) return 0;
+    char c = *s->p;
+    if (c == '-' || (c >= '0' && c <= '9') || c == 'N' || c == 'I') return '0';
+    return c == '{' || c == '"' || c == '[' || c == 't' || c == 'f' || c == 'n' ? c : 0;
+}
+
+/* Consumes '{' or '['; 0: something else stands there. */
+static inline int mp_scan_open(mp_scan *s, char bracket) { return mp_scan_eat(s, bracket); }
+
+/* Both kinds of list: 1 with the cursor on the next element, 0 behind the closing bracket. */
+static inline int mp_scan_next(mp_scan *s, char close) {
+    if (s->bad || mp_scan_eat(s, close)) return 0;
+    mp_scan_eat(s, ',');                             /* the first element has none before it */
+    mp_scan_blank(s);
+    return s->p < s->end ? 1 : mp_scan_fail(s);
+}
+
+/* The first quote or backslash, eight bytes at a time. */
+static inline const char *mp_scan_special(const char *p, const char *end) {
+    const uint64_t ones = 0x0101010101010101u, highs = 0x8080808080808080u;
+    for (; end - p >= 8; p += 8) {
+        uint64_t v, q, b;
+        memcpy(&v, p, 8);
+        q = v ^ ones * '"';
+        b = v ^ ones * '\\';
+        v = ((q - ones) & ~q & highs) | ((b - ones) & ~b & highs);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        if (v) return p + __builtin_ctzll(v) / 8;        /* the lowest mark is always a true one */
+#else
+        if (v) break;
+#endif
+    }
+    while (p < end && *p != '"' && *p != '\\') p++;
+    return p;
+}
+
+/* Between the quotes, undecoded; 0 if it is no string. */
+static inline int mp_scan_string(mp_scan *s, mp_str *raw) {
+    if (!mp_scan_eat(s, '"')) return 0;
+    const char *quick = mp_scan_special(s->p, s->end);
+    if (quick >= s->end || *quick != '"') return mp_scan_escaped(s, raw);
+    *raw = mp_str_make(s->p, (size_t)(quick - s->p));
+    s->p = quick + 1;
+    return 1;
+}
+
 /* Next member of the open object: 1 and its name (undecoded, between the quotes), or 0 behind the last;
  * its value must then be consumed. */
-int mp_scan_member(mp_scan *s, mp_str *name);
-int mp_scan_item(mp_scan *s);                        /* the same for an open array */
-int mp_scan_string(mp_scan *s, mp_str *raw);         /* between the quotes, undecoded; 0 if it is no string */
+static inline int mp_scan_member(mp_scan *s, mp_str *name) {
+    if (!mp_scan_next(s, '}')) return 0;
+    return mp_scan_string(s, name) && mp_scan_eat(s, ':') ? 1 : mp_scan_fail(s);
+}
+
+static inline int mp_scan_item(mp_scan *s) { return mp_scan_next(s, ']'); }        /* the same for an open array */
+
 int mp_scan_number(mp_scan *s, double *v);           /* NaN and Infinity count as numbers */
 int mp_scan_skip(mp_scan *s, mp_str *raw);           /* any value; raw (may be NULL) is its text */
 /* Decodes the escapes of an undecoded string into out (at most cap - 1 bytes, terminated); its length,

@@ -24,6 +24,7 @@ typedef struct {
     node_index *index_items, *index;
     seed_input *seeds;
     size_t n_seeds;
+    int streams;                                     /* has a SaveImageWebsocket */
     char hash[MP_DIGEST_HEX];
 } base_t;
 
@@ -79,6 +80,7 @@ static void add_node(base_t *b, mp_buf *t, char **names, const mp_json *c, size_
     mp_buf_puts(t, ":{\"class_type\":");
     mp_buf_json(t, mp_str_of(n->class_type));
     mp_buf_puts(t, ",\"inputs\":{");
+    b->streams |= strcmp(n->class_type, "SaveImageWebsocket") == 0;
     size_t i = 0;
     for (const mp_json *v = mp_json_first(inputs); v; v = mp_json_next(v), i++) {
         mp_input *in = &n->inputs[i];
@@ -514,6 +516,8 @@ void mp_workflow_models(const mp_workflow *w, void (*fn)(void *ud, mp_str file),
             if (n > 0 && mp_graph_is_model(mp_str_make(file, (size_t)n))) fn(ud, mp_str_make(file, (size_t)n));
         }
 }
+
+int mp_workflow_streams(const mp_workflow *w) { return w->base->streams; }
 
 void mp_workflow_open_seeds(const mp_workflow *w, void (*fn)(void *ud, size_t node, mp_str input), void *ud) {
     mp_str json;

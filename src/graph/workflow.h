@@ -65,6 +65,7 @@ void mp_workflow_write(mp_buf *b, const mp_workflow *w);               /* the te
 const char *mp_workflow_hash(const mp_workflow *w);
 /* Calls fn for every model file named by an input (the suffixes of the structural hash). */
 void mp_workflow_models(const mp_workflow *w, void (*fn)(void *ud, mp_str file), void *ud);
+int mp_workflow_streams(const mp_workflow *w);       /* whether a node sends its pictures over the socket: SaveImageWebsocket */
 /* Calls fn for every input `seed` or `noise_seed` whose value is -1. */
 void mp_workflow_open_seeds(const mp_workflow *w, void (*fn)(void *ud, size_t node, mp_str input), void *ud);
 #endif

@@ -162,14 +162,14 @@ void block_looked(mp_client *c, uint64_t action, shape *s, const mp_result *r, m
         }
         mp_json_free(own);
     }
-    for (known *o = c->known; o && !c->looking; o = o->hh.next)          /* one at a time: who waits for its look? */
+    for (known *o = c->known; o && !c->looking; o = o->next)          /* one at a time: who waits for its look? */
         if (o->block && o->block->looking && o->block->class_type) look(c, o, now);
     shape_unref(c->pool, s);
     client_rearm(c, now);
 }
 
 void block_recheck(mp_client *c, mp_time now) {
-    for (known *k = c->known; k; k = k->hh.next) {
+    for (known *k = c->known; k; k = k->next) {
         if (!k->block || !k->block->hard) continue;
         if (!k->block->class_type) { block_lift(c, k, now); continue; }   /* nothing to look for: it gets another chance */
         k->block->until = now;
@@ -180,7 +180,7 @@ void block_recheck(mp_client *c, mp_time now) {
 void block_tick(mp_client *c, mp_time now) {
     if (c->block_at > now || c->state != MP_CLIENT_ONLINE) return;
     mp_time soonest = MP_NEVER;
-    for (known *k = c->known; k; k = k->hh.next) {
+    for (known *k = c->known; k; k = k->next) {
         block *b = k->block;
         if (!b) continue;
         if (b->until <= now && !b->hard) { block_lift(c, k, now); continue; }
@@ -217,6 +217,6 @@ mp_workflow *respell(mp_client *c, mp_workflow *w) {
 }
 
 void mp_client_blocks(const mp_client *c, void (*fn)(void *, const char *, const char *, mp_time), void *ud) {
-    for (const known *k = c->known; k; k = k->hh.next)
+    for (const known *k = c->known; k; k = k->next)
         if (k->block && !k->block->looking) fn(ud, k->s->hash, k->block->reason, k->block->hard ? MP_NEVER : k->block->until);
 }

@@ -26,11 +26,6 @@ static char *host_of(const char *url) {
     return mp_strndup(host, n);
 }
 
-int wake_before(const void *a, const void *b) {
-    const mp_client *x = a, *y = b;
-    return x->wake != y->wake ? x->wake < y->wake : x->serial < y->serial;
-}
-
 static int well_formed(const char *url) {
     const char *host = strncmp(url, "http://", 7) == 0 ? url + 7 : strncmp(url, "https://", 8) == 0 ? url + 8 : NULL;
     return host && *host && *host != '/' && !strpbrk(url, " \t\r\n\"<>\\");
@@ -82,7 +77,7 @@ mp_client *mp_pool_add_client(mp_pool *p, const char *url, const mp_client_opts 
     HASH_ADD(hh, p->by_serial, serial, sizeof c->serial, c);
     HASH_ADD_KEYPTR(hh_url, p->by_url, c->url, n, c);
     p->n_clients++;
-    mp_heap_push(&p->wakes, c);
+    mp_heap_push(&p->wakes, c, c->wake, c->serial);
     claim_all(p, c, now);
     link_start(c, now);
     queue_presence(p, now);
@@ -102,7 +97,7 @@ static void take_out(mp_client *c, mp_time now) {
         shape_unref(p, s);
     }
     c->n_claims = 0;
-    for (known *k = c->known; k; k = k->hh.next) {
+    for (known *k = c->known; k; k = k->next) {
         if (!k->block) continue;
         shape *s = shape_ref(k->s);
         block_clear(c, k);

@@ -192,6 +192,7 @@ void post(prompt *pr, mp_time now) {
     pr->at = AT_POSTING;
     pr->posted = pr->heard = now;
     mp_buf_puts(&path, "/prompt");
+    mp_buf_room(&body, 1000);                        /* what most take, so that it does not grow in steps */
     mp_request_prompt(&body, pr->w, &o);
     act(p, c, DO_POST, pr->id, "POST", &path, &body, p->o.request_timeout);
     job_posted(p, pr->job, pr, now);
@@ -216,6 +217,7 @@ static void send(mp_pool *p, mp_job *j, mp_client *c, mp_time now) {
     pr->w = w;
     pr->s = shape_ref(s);
     pr->at = AT_UPLOADING;
+    pr->speaker = -1;
     pr->posted = pr->heard = now;
     pr->settled = pr->verdict_at = pr->due = pr->began = MP_NEVER;
     pr->k = client_known(c, s, 1);
@@ -375,8 +377,7 @@ static void accepted(mp_client *c, prompt *pr, const char *id, mp_time now) {
         pr->real = mp_strdup(id);
         if (j) {
             struct tail *t = job_tail(j);
-            free(t->prompt_id);
-            t->prompt_id = mp_strdup(id);
+            job_where(t, id, t->client, t->client_url);
             if (j->profile) mp_profile_prompt(j->profile, id);
         }
         early_replay(c, pr, now);                    /* may conclude and free pr */

@@ -24,19 +24,12 @@ static void emit_progress(mp_client *c, prompt *pr, const mp_msg *m, mp_time now
 /* SaveImageWebsocket sends its pictures as PNG previews and announces nothing (protocol 4). A frame without a node is of
  * the node that reported progress just before. */
 static void keep_picture(prompt *pr, const mp_msg *m) {
-    mp_str node = m->node.n ? m->node : mp_str_of(pr->node);
-    long at = node.n ? mp_workflow_index(pr->w, node) : -1;
+    long at = m->node.n ? mp_workflow_index(pr->w, m->node) : pr->speaker;
     if (at < 0 || strcmp(m->format, "png") != 0 || strcmp(mp_workflow_node(pr->w, (size_t)at)->class_type, "SaveImageWebsocket") != 0) return;
     if (pr->picture_bytes + m->image.n > PICTURE_BYTES) return;
     pr->picture_bytes += m->image.n;
     pr->pictures = mp_realloc(pr->pictures, (pr->n_pictures + 1) * sizeof *pr->pictures);
-    pr->pictures[pr->n_pictures++] = (picture){ mp_strndup(node.p, node.n), mp_strndup(m->image.p, m->image.n), m->image.n, m->format };
-}
-
-static void speaks(prompt *pr, mp_str node) {
-    if (!node.n || (pr->node && mp_str_is(node, pr->node))) return;
-    free(pr->node);
-    pr->node = mp_strndup(node.p, node.n);
+    pr->pictures[pr->n_pictures++] = (picture){ mp_strdup(mp_workflow_node(pr->w, (size_t)at)->id), mp_strndup(m->image.p, m->image.n), m->image.n, m->format };
 }
 
 /* A preview without an id belongs to what runs here of ours (protocol 4). */
@@ -95,11 +88,11 @@ static void of_prompt(mp_client *c, prompt *pr, const mp_msg *m, mp_time now) {
         pr->at = AT_RUNNING;
         if (pr->job) job_running(c->pool, pr->job, now);
     }
-    if (m->kind == MP_MSG_PROGRESS || m->kind == MP_MSG_EXECUTING) speaks(pr, m->node);
+    if ((m->kind == MP_MSG_PROGRESS || m->kind == MP_MSG_EXECUTING) && m->node.n && mp_workflow_streams(pr->w)) pr->speaker = mp_workflow_index(pr->w, m->node);
     switch (m->kind) {
     case MP_MSG_CACHED:
         free(pr->cached);
-        pr->cached = mp_strndup(m->nodes.p, m->nodes.n);
+        pr->cached = m->nodes.n > 2 ? mp_strndup(m->nodes.p, m->nodes.n) : NULL;      /* more than [] */
         break;
     case MP_MSG_PROGRESS: if (pr->job) emit_progress(c, pr, m, now); break;
     case MP_MSG_EXECUTED: add_output(c, pr, m, now); break;

@@ -69,8 +69,9 @@ typedef struct known {                               /* what a client knows of a
     uint32_t runs, fails, users;                     /* fails: in a row; users: prompts there that hold on to it */
     int claims;
     block *block;
-    UT_hash_handle hh;
+    struct known *next, *before;                     /* of the same client, by age */
 } known;
+typedef struct { const shape *s; known *k; } known_slot;
 
 typedef struct { char *from, *to; UT_hash_handle hh; } spelling;     /* a file name as the job has it, and as this server spells it */
 
@@ -103,7 +104,7 @@ typedef struct prompt {
     output *outputs;
     size_t n_outputs;
     char *cached;                                    /* the text of execution_cached's list */
-    char *node;                                      /* that spoke last, for pictures that name none */
+    long speaker;                                    /* the node that spoke last, for pictures that name none; -1 */
     picture *pictures;
     size_t n_pictures, picture_bytes;
     mp_failure failure;
@@ -140,7 +141,9 @@ struct mp_client {
     prompt *prompts, *posting;
     early_frame *early;
     size_t n_early;
-    known *known;
+    known *known, *last_known;
+    known_slot *known_at;                            /* client_known */
+    size_t n_known, known_cap;
     spelling *spellings;
     stored *stored;
     shape **claims;                                  /* what it is for */
@@ -205,7 +208,7 @@ struct mp_job {
 
 struct tail {
     mp_workflow *sent;
-    char *prompt_id, *client, *client_url;
+    char *prompt_id, *client, *client_url;           /* one block, prompt_id its beginning: job_where */
     mp_failure failure;
     output *outputs;
     size_t n_outputs;
@@ -300,6 +303,7 @@ void job_running(mp_pool *p, mp_job *j, mp_time now);
 void job_requeue(mp_pool *p, mp_job *j, mp_time delay, mp_time now);
 void job_end(mp_pool *p, mp_job *j, mp_job_state s, const mp_failure *f, mp_time now);
 struct tail *job_tail(mp_job *j);
+void job_where(struct tail *t, const char *id, const char *client, const char *url);         /* of the last attempt; may be its own texts */
 void job_free_all(mp_pool *p);
 void pictures_free(picture *v, size_t n);
 void list_add(job_list *l, mp_job *j);
@@ -316,8 +320,6 @@ void queue_park(mp_pool *p, mp_job *j, mp_time now); /* until clients change or 
 void queue_presence(mp_pool *p, mp_time now);        /* clients came or went: who has nobody? */
 void queue_free(mp_pool *p);
 void group_fresh(mp_pool *p, group *g);
-int delayed_before(const void *a, const void *b);
-int deadline_before(const void *a, const void *b);
 
 /* client.c */
 int client_open(const mp_client *c);                 /* online and taking work */
@@ -329,7 +331,6 @@ void client_problem(mp_client *c, const char *words);
 void client_settle(mp_client *c, mp_time now);       /* removed and idle: let it go for good */
 void client_gone(mp_client *c);                      /* FORGET was reported */
 void client_free(mp_client *c);
-int wake_before(const void *a, const void *b);
 
 /* link.c */
 void link_start(mp_client *c, mp_time now);

@@ -125,8 +125,6 @@ static void job_free(mp_pool *p, mp_job *j) {
         outputs_free(t->outputs, t->n_outputs);
         pictures_free(t->pictures, t->n_pictures);
         free(t->prompt_id);
-        free(t->client);
-        free(t->client_url);
         free(t->seeds);
         free(t->avoid);
         free(t);
@@ -194,7 +192,7 @@ mp_job *mp_pool_submit(mp_pool *p, mp_workflow *w, const mp_job_opts *o, mp_time
     }
     if (total != MP_NEVER) {
         j->deadline = now + total;
-        mp_heap_push(&p->deadlines, j);
+        mp_heap_push(&p->deadlines, j, j->deadline, j->seq);
     }
     p->stats.pending++;
     if (wanted(p, MP_EV_JOB_QUEUED)) event(p, MP_EV_JOB_QUEUED, j, NULL, now);
@@ -223,18 +221,26 @@ static void become(mp_pool *p, mp_job *j, mp_job_state s) {
     j->state = (uint8_t)s;
 }
 
+/* Three texts in one block, because it is made for every attempt. */
+void job_where(struct tail *t, const char *id, const char *client, const char *url) {
+    size_t a = strlen(id) + 1, b = strlen(client) + 1, c = strlen(url) + 1;
+    char *texts = mp_alloc(a + b + c);
+    memcpy(texts, id, a);
+    memcpy(texts + a, client, b);
+    memcpy(texts + a + b, url, c);
+    free(t->prompt_id);
+    t->prompt_id = texts;
+    t->client = texts + a;
+    t->client_url = texts + a + b;
+}
+
 void job_assigned(mp_pool *p, mp_job *j, prompt *pr, mp_time now) {
     struct tail *t = job_tail(j);
     become(p, j, MP_JOB_ASSIGNED);
     j->prompt = pr;
     mp_workflow_unref(t->sent);
     t->sent = mp_workflow_ref(pr->w);
-    free(t->prompt_id);
-    free(t->client);
-    free(t->client_url);
-    t->prompt_id = mp_strdup(pr->id);
-    t->client = mp_strdup(pr->client->name);
-    t->client_url = mp_strdup(pr->client->url);
+    job_where(t, pr->id, pr->client->name, pr->client->url);
     if (!j->profiling) return;
     mp_workflow *w = j->w;
     for (size_t i = 0; j->wishes && i < j->wishes->n_variants; i++)

@@ -19,9 +19,9 @@ mp_pool *mp_pool_new(const mp_pool_opts *o, uint64_t seed_value, const mp_policy
     if (log) p->log = *log;
     mp_rng_seed(&p->rng, seed_value);
     p->check_at = MP_NEVER;
-    mp_heap_init(&p->delayed, offsetof(mp_job, heap_at), delayed_before);
-    mp_heap_init(&p->deadlines, offsetof(mp_job, deadline_at), deadline_before);
-    mp_heap_init(&p->wakes, offsetof(mp_client, wake_at), wake_before);
+    mp_heap_init(&p->delayed, offsetof(mp_job, heap_at));
+    mp_heap_init(&p->deadlines, offsetof(mp_job, deadline_at));
+    mp_heap_init(&p->wakes, offsetof(mp_client, wake_at));
     return p;
 }
 

@@ -10,22 +10,13 @@
 #include "pool/inside.h"
 #include <stdlib.h>
 
-static int first_in_line(const void *a, const void *b) {
-    const mp_job *x = a, *y = b;
+/* By rank, then arrival. */
+static void join(group *g, mp_job *j) {
 #if MP_MUTANT == 1
-    return x->seq < y->seq;
+    mp_heap_push(&g->jobs, j, 0, j->seq);
+    return;
 #endif
-    return x->rank != y->rank ? x->rank > y->rank : x->seq < y->seq;
-}
-
-int delayed_before(const void *a, const void *b) {
-    const mp_job *x = a, *y = b;
-    return x->wake != y->wake ? x->wake < y->wake : x->seq < y->seq;
-}
-
-int deadline_before(const void *a, const void *b) {
-    const mp_job *x = a, *y = b;
-    return x->deadline != y->deadline ? x->deadline < y->deadline : x->seq < y->seq;
+    mp_heap_push(&g->jobs, j, mp_heap_key(-j->rank), j->seq);
 }
 
 /* ---- groups ------------------------------------------------------------------------------------------------ */
@@ -98,7 +89,7 @@ static group *group_of(mp_pool *p, const mp_job *j) {
     g->nobody_since = g->check_at = MP_NEVER;
     g->other_at = MP_HEAP_OUT;
     g->roster = p->roster - 1;
-    mp_heap_init(&g->jobs, offsetof(mp_job, heap_at), first_in_line);
+    mp_heap_init(&g->jobs, offsetof(mp_job, heap_at));
     HASH_ADD(hh, p->groups, key, sizeof key, g);
     p->n_empty++;
     return g;
@@ -177,7 +168,7 @@ static int may_fall_back(const mp_pool *p, const mp_job *j) {
 
 static void into(mp_pool *p, group *g, mp_job *j, mp_time now) {
     j->group = g;
-    mp_heap_push(&g->jobs, j);
+    join(g, j);
     if (g->jobs.n == 1) p->n_empty--;
     place_other(p, g);
     if (g->jobs.n == 1) { g->nobody_since = MP_NEVER; presence(p, g, now); }
@@ -211,7 +202,7 @@ void queue_move(mp_pool *p, mp_job *j, mp_time now) {
 
 void queue_delay(mp_pool *p, mp_job *j, mp_time until) {
     j->wake = until;
-    mp_heap_push(&p->delayed, j);
+    mp_heap_push(&p->delayed, j, until, j->seq);
     p->stats.delayed++;
 }
 
@@ -309,10 +300,10 @@ void queue_presence(mp_pool *p, mp_time now) {
 static void group_check(mp_pool *p, group *g, mp_time now) {
     size_t n = g->jobs.n, k = 0;
     mp_job **v = mp_alloc((n + 1) * sizeof *v);
-    mp_time next = MP_NEVER, fallback = n && may_fall_back(p, g->jobs.v[0]) ? p->o.affinity_fallback : 0;
+    mp_time next = MP_NEVER, fallback = n && may_fall_back(p, mp_heap_top(&g->jobs)) ? p->o.affinity_fallback : 0;
     int abandoned = g->nobody_since != MP_NEVER && p->o.no_client;
     for (size_t i = 0; i < n; i++) {
-        mp_job *j = g->jobs.v[i];
+        mp_job *j = g->jobs.v[i].x;
         mp_time due = MP_NEVER;
         if (abandoned) due = (j->ready > g->nobody_since ? j->ready : g->nobody_since) + p->o.no_client;
         if (fallback && j->ready + fallback < due) due = j->ready + fallback;

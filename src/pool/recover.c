@@ -31,7 +31,6 @@ void prompt_gone(prompt *pr) {
     free(pr->outputs);
     pictures_free(pr->pictures, pr->n_pictures);
     free(pr->cached);
-    free(pr->node);
     free(pr->real);
     mp_workflow_unref(pr->w);
     mp_failure_clear(&pr->failure);
@@ -565,5 +564,5 @@ void client_rearm(mp_client *c, mp_time now) {
     if (t == c->wake || (t > c->wake && c->wake > now)) return;      /* too early a look costs less than moving it each time */
     mp_heap_remove(&p->wakes, c);
     c->wake = t;
-    mp_heap_push(&p->wakes, c);
+    mp_heap_push(&p->wakes, c, t, c->serial);
 }

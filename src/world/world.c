@@ -49,11 +49,6 @@ struct mp_world {
     size_t steps;
 };
 
-static int sooner(const void *a, const void *b) {
-    const ev *x = a, *y = b;
-    return x->t != y->t ? x->t < y->t : x->seq < y->seq;
-}
-
 static void note(mp_world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void note(mp_world *w, const char *fmt, ...) {
     char line[600], all[700 + MP_DIGEST_HEX];
@@ -71,7 +66,7 @@ mp_world *mp_world_new(const mp_world_opts *o) {
     w->o = *o;
     mp_rng_seed(&w->rng, o->seed);
     w->pool = mp_pool_new(&o->pool, mp_rng_u64(&w->rng), o->policy, NULL);
-    mp_heap_init(&w->heap, offsetof(ev, heap_at), sooner);
+    mp_heap_init(&w->heap, offsetof(ev, heap_at));
     memset(w->digest, '0', 64);
     w->now = MP_MS(1000);
     return w;
@@ -118,7 +113,7 @@ static ev *later(mp_world *w, kind k, size_t sim, uint64_t id, mp_time t) {
     e->kind = k;
     e->sim = sim;
     e->id = id;
-    mp_heap_push(&w->heap, e);
+    mp_heap_push(&w->heap, e, t, e->seq);
     return e;
 }
 
