@@ -48,9 +48,9 @@ function H.run(command)
   return text, tonumber(code)
 end
 
--- A folder of its own under the build folder, empty.
+-- A folder of its own under the build folder, empty. MOONPOOL_PART: which of several runs side by side this is.
 function H.folder(name)
-  local path = H.build .. "/tmp/" .. name
+  local path = H.build .. "/tmp/" .. (os.getenv "MOONPOOL_PART" or "0") .. "/" .. name
   os.execute("rm -rf '" .. path .. "' && mkdir -p '" .. path .. "'")
   return path
 end
