@@ -2,6 +2,9 @@
 #   make              build/moonpool, build/moonpool.so, build/libmoonpool.a, build/libmoonpool.so
 #   make SAN=asan ... the same under build/asan with AddressSanitizer and UBSan
 #   make CC=clang ...
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(shell nproc)
+endif
 SAN    ?= rel
 B      := build$(if $(filter-out rel,$(SAN)),/$(SAN))
 CC     ?= cc
@@ -78,25 +81,24 @@ demo: setup
 
 BUSTED  = $$(command -v busted)
 SPEC    = MOONPOOL_BUILD=$B $B/moonpool $(BUSTED) -o tests/spec/output.lua --lpath='tests/spec/?.lua' -p _spec -p '^%d%d%d%-'
-# They wait more than they work: two halves of about the same length, side by side.
-HALF   := $(foreach s,bad_input observer sim sim_conformance guide,tests/spec/$s_spec.lua)
-OTHER  := $(filter-out $(HALF),$(wildcard tests/spec/*_spec.lua)) tests/regress
-BOTH    = printf '%s\n' "1 $(HALF)" "2 $(OTHER)" | xargs -P2 -I{} sh -c 'set -- {}; part=$$1; shift; MOONPOOL_PART=$$part $(SPEC) "$$@"'
+# They wait more than they work: three parts of about the same length, side by side.
+PART1  := $(foreach s,bad_input observer sim sim_conformance guide,tests/spec/$s_spec.lua)
+PART2  := $(filter-out $(PART1),$(wildcard tests/spec/*_spec.lua)) tests/regress
 # Specs that use nothing but the API run under stock Lua with the module too.
 STOCK  := tests/spec/graph_spec.lua tests/spec/json_spec.lua tests/spec/pool_spec.lua tests/spec/task_spec.lua
 WORLD_SEEDS ?= 500
 
-both:
-	@mkdir -p $B/tmp
-	@$(BOTH)
+part-1 part-2:
+	@MOONPOOL_PART=$(@:part-%=%) $(SPEC) $(PART$(@:part-%=%))
+part-3:
+	@MOONPOOL_PART=3 LUA_CPATH='$B/?.so;;' MOONPOOL_BUILD=$B $(LUA) $(BUSTED) -o tests/spec/output.lua --lpath='tests/spec/?.lua' $(STOCK)
 
 test: setup
 	@$(MAKE) --no-print-directory -s specs
 
 specs: all $B/replay $B/world $B/host $B/states
 	@mkdir -p $B/tmp
-	@$(BOTH)
-	@if [ $(SAN) = rel ]; then LUA_CPATH='$B/?.so;;' MOONPOOL_BUILD=$B $(LUA) $(BUSTED) -o tests/spec/output.lua --lpath='tests/spec/?.lua' $(STOCK); fi
+	@MAKEFLAGS= $(MAKE) --no-print-directory -s SAN=$(SAN) -j3 -k -Otarget part-1 part-2 $(if $(filter rel,$(SAN)),part-3)
 	@$B/world --seeds $(WORLD_SEEDS)
 
 # Layers, linters, the specs under the sanitizers and once more with an eager collector, planted faults, replays.
@@ -108,7 +110,7 @@ check: setup
 	@if command -v clang >/dev/null 2>&1; then $(MAKE) --no-print-directory -s CC=clang WERROR=1 B=build/clang build/clang/moonpool; else echo "clang is not installed: not tried"; fi
 	@$(MAKE) --no-print-directory -s SAN=asan WORLD_SEEDS=200 specs
 	@$(MAKE) --no-print-directory -s $B/world && $B/world --seeds 5000
-	@MOONPOOL_GC=1 $(MAKE) --no-print-directory -s SAN=asan both
+	@MAKEFLAGS= MOONPOOL_GC=1 $(MAKE) --no-print-directory -s SAN=asan -j2 -k -Otarget part-1 part-2
 	@$(MAKE) --no-print-directory -s replay
 
 # Processes killed, stopped and restarted behind a proxy that cuts, delays and half-closes: tests/chaos. Under ASan: three runs.
@@ -154,5 +156,5 @@ install: all
 clean:
 	rm -rf build
 
-.PHONY: all both replay mutants setup demo test specs check chaos soak bench install clean
+.PHONY: all part-1 part-2 part-3 replay mutants setup demo test specs check chaos soak bench install clean
 -include $(shell find $B -name '*.d' 2>/dev/null)

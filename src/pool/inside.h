@@ -95,7 +95,7 @@ typedef struct prompt {
     double shown;                                    /* progress, as told so far */
     int taking;                                      /* being taken back: a delete was sent while it only waits */
     mp_time posted, settled, verdict_at, heard, due; /* settled: when the reply (or its loss) came; due: next look */
-    mp_time taken_at;
+    mp_time taken_at, stop_again;                    /* stop_again: no further interrupt before */
     size_t reused;                                   /* attached files that were on the server before */
     mp_time began, silence;                          /* silence: how long nothing may be heard of it */
     uint64_t history;                                /* action under way, 0: none */

@@ -166,22 +166,25 @@ void prompt_kill(prompt *pr, mp_time now) {
 void prompt_killed(mp_client *c, const char *id, purpose why, const mp_result *r, mp_time now) {
     prompt *pr = prompt_by_id(c, mp_str_of(id));
     if (r->code) {
-        if (pr) { pr->deleted = why == DO_DELETE ? 0 : pr->deleted; pr->interrupting = 0; pr->due = now + KILL_AGAIN; }
+        if (pr && why == DO_DELETE) pr->deleted = 0;
+        if (pr && why == DO_INTERRUPT) pr->interrupting = 0;
+        if (pr) pr->due = now + KILL_AGAIN;
         link_reset(c, r->message ? r->message : "a request failed", now);
         return;
     }
     if (!pr) return;
-    pr->interrupting = 0;
+    if (why == DO_INTERRUPT) pr->interrupting = 0;
     if (why == DO_DELETE) survey_want(c, now);
-    else pr->due = now + (KILL_AGAIN << (pr->kills < 5 && pr->kills > 0 ? pr->kills - 1 : 4));        /* 2 s, 4 s, ... 32 s */
+    else pr->due = pr->stop_again = now + (KILL_AGAIN << (pr->kills < 5 && pr->kills > 0 ? pr->kills - 1 : 4));        /* 2 s, 4 s, ... 32 s */
     client_rearm(c, now);
 }
 
 /* A tombstone, by where the survey found it. */
 static void bury(prompt *pr, mp_place where, mp_time now) {
     mp_time settle = pr->client->pool->o.settle;
-    if (where == MP_PLACE_RUNNING && !pr->interrupting) send_interrupt(pr, now);
-    else if (where == MP_PLACE_PENDING && pr->deleted) {             /* not obeyed: again, but not at once */
+    if (where == MP_PLACE_RUNNING) {                 /* an answer that was under way meanwhile is no reason to ask twice */
+        if (!pr->interrupting && now >= pr->stop_again) send_interrupt(pr, now);
+    } else if (where == MP_PLACE_PENDING && pr->deleted) {             /* not obeyed: again, but not at once */
         pr->deleted = 0;
         pr->due = now + (KILL_AGAIN << (pr->kills < 4 ? pr->kills++ : 4));
     } else if (where == MP_PLACE_PENDING) send_delete(pr, now);

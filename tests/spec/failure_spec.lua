@@ -409,7 +409,12 @@ describe("a server without a socket", function()
       local q = assert(c:queue())
       return #q.queue_running + #q.queue_pending == 0
     end)
-    assert.equal(1, #s:seen("POST", "/interrupt"))
+    local stopped = {}                                       -- the second may begin before the delete that was sent for it arrives
+    for _, r in ipairs(s:seen("POST", "/interrupt")) do
+      assert.is_nil(stopped[r.body])
+      stopped[r.body] = true
+    end
+    assert.is_truthy(next(stopped))
   end)
 
   scripted("in mid job goes on by polling", function()
