@@ -11,6 +11,7 @@ int mp_scan_fail(mp_scan *s) {
 }
 
 int mp_scan_escaped(mp_scan *s, mp_str *raw) {
+    s->escaped = 1;
     const char *start = s->p;
     for (const char *q = start; (q = memchr(q, '"', (size_t)(s->end - q))) != NULL; q++) {
         const char *b = q;

@@ -5,13 +5,14 @@
 #define MP_SCAN_H
 #include "base/base.h"
 
-typedef struct mp_scan { const char *p, *end; int bad; } mp_scan;   /* bad: malformed; everything returns 0 from then on */
+/* bad: malformed; everything returns 0 from then on. escaped: a string with escapes was read; whoever cares clears it. */
+typedef struct mp_scan { const char *p, *end; int bad, escaped; } mp_scan;
 
 /* What is read of every frame, some twenty times each, is inline. */
 int mp_scan_fail(mp_scan *s);                        /* marks it as malformed; 0 */
 int mp_scan_escaped(mp_scan *s, mp_str *raw);        /* a string with escapes, or without an end; s stands behind its quote */
 
-static inline mp_scan mp_scan_of(mp_str text) { return (mp_scan){ text.p, text.p + text.n, 0 }; }
+static inline mp_scan mp_scan_of(mp_str text) { return (mp_scan){ text.p, text.p + text.n, 0, 0 }; }
 
 static inline void mp_scan_blank(mp_scan *s) {
     while (s->p < s->end && (*s->p == ' ' || *s->p == '\n' || *s->p == '\t' || *s->p == '\r')) s->p++;

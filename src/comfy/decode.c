@@ -9,9 +9,10 @@ static int text_into(mp_scan *s, mp_str *out, char *scratch, size_t cap, size_t 
         *out = mp_str_make(NULL, 0);
         return mp_scan_skip(s, NULL);
     }
+    s->escaped = 0;
     if (!mp_scan_string(s, &raw)) return 0;
     *out = raw;
-    if (!raw.n || !memchr(raw.p, '\\', raw.n)) return 1;
+    if (!s->escaped) return 1;
     long n = mp_scan_unescape(raw, scratch + *used, cap - *used);
     if (n < 0) return 1;                             /* too long or wrong: stays as it was sent */
     *out = mp_str_make(scratch + *used, (size_t)n);

@@ -192,7 +192,7 @@ void post(prompt *pr, mp_time now) {
     pr->at = AT_POSTING;
     pr->posted = pr->heard = now;
     mp_buf_puts(&path, "/prompt");
-    mp_buf_room(&body, 1000);                        /* what most take, so that it does not grow in steps */
+    mp_buf_room(&body, 500);                         /* what the smallest take, so that it does not grow in steps */
     mp_request_prompt(&body, pr->w, &o);
     act(p, c, DO_POST, pr->id, "POST", &path, &body, p->o.request_timeout);
     job_posted(p, pr->job, pr, now);
