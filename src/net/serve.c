@@ -24,7 +24,7 @@ typedef struct chunk { struct chunk *next; int binary; size_t n; unsigned char p
 struct mp_exchange {
     mp_server *server;
     struct lws *wsi;
-    char *method, *path, *type, *host, *origin;
+    char *method, *path, *type, *host, *origin, *range, *since;
     mp_buf body, reply;
     size_t sent;
     int owed, over, paused;                           /* owed: the handler has it and has not replied */
@@ -169,6 +169,8 @@ static void exchange_free(mp_exchange *x) {
     free(x->type);
     free(x->host);
     free(x->origin);
+    free(x->range);
+    free(x->since);
     free(x);
 }
 
@@ -263,7 +265,7 @@ static const char *method_of(struct lws *wsi) {
 }
 
 static void request_done(mp_exchange *x) {
-    mp_serve_request r = { mp_str_of(x->method), mp_str_of(x->path), mp_str_of(x->type), mp_str_of(x->host), mp_str_of(x->origin), mp_buf_view(&x->body) };
+    mp_serve_request r = { mp_str_of(x->method), mp_str_of(x->path), mp_str_of(x->type), mp_str_of(x->host), mp_str_of(x->origin), mp_str_of(x->range), mp_str_of(x->since), mp_buf_view(&x->body) };
     x->owed = 1;
     lws_set_timeout(x->wsi, NO_PENDING_TIMEOUT, 0);
     session *at = session_of(x->wsi);
@@ -285,6 +287,8 @@ static int on_http(mp_server *s, struct lws *wsi, session *at, mp_str uri) {
     x->type = header(wsi, WSI_TOKEN_HTTP_CONTENT_TYPE);
     x->host = header(wsi, WSI_TOKEN_HOST);
     x->origin = header(wsi, WSI_TOKEN_ORIGIN);
+    x->range = header(wsi, WSI_TOKEN_HTTP_RANGE);
+    x->since = header(wsi, WSI_TOKEN_HTTP_IF_MODIFIED_SINCE);
     x->next = s->exchanges;
     x->prev = &s->exchanges;
     if (x->next) x->next->prev = &x->next;
@@ -304,7 +308,9 @@ static const char *reason_of(int status) {
     switch (status) {
     case 200: return "OK";
     case 204: return "No Content";
+    case 206: return "Partial Content";
     case 302: return "Found";
+    case 304: return "Not Modified";
     case 400: return "Bad Request";
     case 401: return "Unauthorized";
     case 403: return "Forbidden";
@@ -312,6 +318,7 @@ static const char *reason_of(int status) {
     case 405: return "Method Not Allowed";
     case 411: return "Length Required";
     case 413: return "Payload Too Large";
+    case 416: return "Range Not Satisfiable";
     case 500: return "Internal Server Error";
     default: return "Status";
     }
@@ -322,7 +329,9 @@ void mp_serve_reply(mp_exchange *x, int status, const char *type, const char *he
     x->owed = 0;
     mp_buf_room(&x->reply, LWS_PRE + n + 512 + (headers ? strlen(headers) : 0));
     x->reply.n = LWS_PRE;
-    mp_buf_printf(&x->reply, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: keep-alive\r\n%s\r\n", status, reason_of(status), type, n, headers ? headers : "");
+    mp_buf_printf(&x->reply, "HTTP/1.1 %d %s\r\n", status, reason_of(status));
+    if (type) mp_buf_printf(&x->reply, "Content-Type: %s\r\n", type);
+    mp_buf_printf(&x->reply, "Content-Length: %zu\r\nConnection: keep-alive\r\n%s\r\n", n, headers ? headers : "");
     if (strcmp(x->method, "HEAD") != 0) mp_buf_add(&x->reply, body, n);
     x->sent = LWS_PRE;
     if (x->paused) lws_rx_flow_control(x->wsi, 1);

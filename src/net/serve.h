@@ -8,7 +8,7 @@ typedef struct mp_server mp_server;
 typedef struct mp_exchange mp_exchange;              /* one request that is owed a reply */
 typedef struct mp_peer mp_peer;                      /* one open WebSocket */
 
-typedef struct mp_serve_request { mp_str method, path, content_type, host, origin, body; } mp_serve_request;   /* path with its query */
+typedef struct mp_serve_request { mp_str method, path, content_type, host, origin, range, since, body; } mp_serve_request;     /* path with its query; since: If-Modified-Since */
 
 typedef struct mp_serve_handler {
     /* Reply now or later, once, by mp_serve_reply; until on_request_gone (the peer hung up: no reply any more). */
@@ -25,7 +25,7 @@ mp_server *mp_serve_open(mp_loop *l, const char *host, int port, const mp_serve_
 int mp_serve_port(const mp_server *s);
 void mp_serve_close(mp_server *s);                   /* stops listening and drops what is open */
 void mp_serve_pause(mp_server *s, int paused);       /* paused: open connections are cut and new ones refused */
-/* headers: more lines, each ended by CR LF; NULL: none */
+/* headers: more lines, each ended by CR LF; NULL: none. content_type NULL: no such line. */
 void mp_serve_reply(mp_exchange *x, int status, const char *content_type, const char *headers, const void *body, size_t n);
 void mp_peer_send(mp_peer *p, int binary, const void *data, size_t n);
 void mp_peer_drop(mp_peer *p);                       /* cuts it, without a close frame */

@@ -91,7 +91,7 @@ void node_cost(mp_sim *s, const mp_json *prompt, const node *n, mp_time *once, i
     int w, h, batch, known = n->def != NULL;
     const mp_json *own = mp_json_get(s->costs, n->class_type);
     size_of(prompt, n, &w, &h, &batch);
-    double pixels = (double)w * h * batch / 1e6, area = (double)w * h * batch / (512.0 * 512.0);
+    double size = (double)w * h * batch / 1e6, area = (double)w * h * batch / (512.0 * 512.0);
     for (size_t i = 0; i < sizeof rates / sizeof *rates; i++)
         if (strcmp(rates[i].class_type, n->class_type) == 0) { ms = rates[i].ms; step_ms = rates[i].step_ms * area; mp_ms = rates[i].megapixel_ms; known = 1; }
     if (!known || (s->o.any_node && s->o.any_ms > 0 && !own && step_ms == 0 && ms == 5)) ms = s->o.any_ms > 0 ? s->o.any_ms : 50;
@@ -106,7 +106,7 @@ void node_cost(mp_sim *s, const mp_json *prompt, const node *n, mp_time *once, i
         const char *file_name = model_of(prompt, mp_json_get(prompt, n->id), 0);
         if (file_name) ms += 1000 * model_use(s, file_name);
     }
-    *once = (mp_time)((ms + mp_ms * pixels) * 1000 / speed);
+    *once = (mp_time)((ms + mp_ms * size) * 1000 / speed);
     *per_step = (mp_time)(step_ms * 1000 / speed);
     if (!step_ms && *steps && !own) { *per_step = *once / *steps; *once = 0; }
 }

@@ -594,15 +594,12 @@ static int report(mp_sim *s, run *r, exec *x, mp_time now) {
     return 0;
 }
 
-/* The server itself replaces some words in a prefix; dates follow its clock, in UTC here. Days to
- * dates: the proleptic Gregorian calendar, with years that begin in March. */
+/* The server itself replaces some words in a prefix; dates follow its clock, in UTC here. */
 static char *fill(const mp_sim *s, const char *prefix, int w, int h, int i, mp_time now) {
-    long clock = (long)(wall_ms(s, now) / 1000), z = clock / 86400 + 719468, era = z / 146097, doe = z % 146097;
-    long yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365, doy = doe - (365 * yoe + yoe / 4 - yoe / 100), mp = (5 * doy + 2) / 153;
-    int day = (int)(doy - (153 * mp + 2) / 5 + 1), month = (int)(mp < 10 ? mp + 3 : mp - 9), year = (int)(yoe + era * 400 + (month <= 2));
+    date t = date_of((long)(wall_ms(s, now) / 1000));
     const struct { const char *word; int v; const char *fmt; } words[] = {
-        { "%width%", w, "%d" }, { "%height%", h, "%d" }, { "%batch_num%", i, "%d" }, { "%year%", year, "%d" }, { "%month%", month, "%02d" }, { "%day%", day, "%02d" },
-        { "%hour%", (int)(clock / 3600 % 24), "%02d" }, { "%minute%", (int)(clock / 60 % 60), "%02d" }, { "%second%", (int)(clock % 60), "%02d" }
+        { "%width%", w, "%d" }, { "%height%", h, "%d" }, { "%batch_num%", i, "%d" }, { "%year%", t.year, "%d" }, { "%month%", t.month, "%02d" }, { "%day%", t.day, "%02d" },
+        { "%hour%", t.hour, "%02d" }, { "%minute%", t.minute, "%02d" }, { "%second%", t.second, "%02d" }
     };
     mp_buf b = { 0 };
     for (const char *p = prefix; *p;) {

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define TROUBLE "500 Internal Server Error\n\nServer got itself in trouble"
+
 static char *place_of(const char *type, const char *subfolder, const char *name) { return mp_format("%s/%s%s%s", type, subfolder, *subfolder ? "/" : "", name); }
 
 file *file_find(mp_sim *s, const char *type, const char *subfolder, const char *name) {
@@ -76,6 +78,109 @@ char *query_arg(mp_str path, const char *name) {
     return NULL;
 }
 
+/* ---- GET /view --------------------------------------------------------------------------------------- */
+
+static const char *const days[] = { "Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat" };
+static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+
+static int before(const date *a, const date *b) {
+    const int x[] = { a->year, a->month, a->day, a->hour, a->minute, a->second }, y[] = { b->year, b->month, b->day, b->hour, b->minute, b->second };
+    for (int i = 0; i < 6; i++)
+        if (x[i] != y[i]) return x[i] < y[i];
+    return 0;
+}
+
+/* "Fri, 01 Jan 2100 00:00:00 GMT" (RFC 9110, the one form that is written today) */
+static int http_date(mp_str text, date *t) {
+    char copy[40], name[4];
+    if (text.n >= sizeof copy) return 0;
+    snprintf(copy, sizeof copy, "%.*s", (int)text.n, text.n ? text.p : "");
+    if (sscanf(copy, "%*3c, %2d %3s %4d %2d:%2d:%2d GMT", &t->day, name, &t->year, &t->hour, &t->minute, &t->second) != 6) return 0;
+    const char *at = strstr(months, name);
+    t->month = at ? (int)(at - months) / 3 + 1 : 0;
+    return at && strlen(name) == 3 && (at - months) % 3 == 0;
+}
+
+/* "bytes=0-15", "bytes=16-", "bytes=-16". 0: none of these, or outside of the file. */
+static int range_of(mp_str text, size_t n, size_t *from, size_t *to) {
+    char copy[60], *end;
+    if (text.n <= 6 || text.n >= sizeof copy || memcmp(text.p, "bytes=", 6) != 0) return 0;
+    snprintf(copy, sizeof copy, "%.*s", (int)text.n - 6, text.p + 6);
+    char *dash = strchr(copy, '-');
+    if (!dash) return 0;
+    if (dash == copy) {
+        size_t last = strtoull(dash + 1, &end, 10);
+        *from = last < n ? n - last : 0;
+        *to = n;
+        return last && !*end && n;
+    }
+    *from = strtoull(copy, &end, 10);
+    if (end != dash) return 0;
+    *to = dash[1] ? strtoull(dash + 1, &end, 10) : n - 1;
+    if (dash[1] && *end) return 0;
+    *to = *to < n ? *to + 1 : n;
+    return *from < *to;
+}
+
+/* A file as it is: whole, in part, or not at all when it has not changed. */
+static void send_file(mp_sim *s, const mp_sim_request *r, const file *f, const char *shown, const char *type, mp_str bytes) {
+    long made = (long)(wall_ms(s, f->made) / 1000);
+    date t = date_of(made), since;
+    mp_buf h = { 0 };
+    size_t from = 0, to = bytes.n;
+    int status = 200;
+    if (http_date(r->since, &since) && !before(&since, &t)) status = 304;
+    else if (r->range.n) status = range_of(r->range, bytes.n, &from, &to) ? 206 : 416;
+    if (status == 416) {
+        mp_buf_printf(&h, "Content-Range: bytes */%zu\r\n", bytes.n);
+        reply_with(s, r->tag, 416, "application/octet-stream", mp_buf_take(&h, NULL), "", 0);
+        return;
+    }
+    if (shown) mp_buf_printf(&h, "Content-Disposition: filename=\"%s\"\r\n", shown);
+    if (status == 206) mp_buf_printf(&h, "Content-Range: bytes %zu-%zu/%zu\r\n", from, to - 1, bytes.n);
+    if (status != 304) mp_buf_puts(&h, "Accept-Ranges: bytes\r\n");
+    mp_buf_printf(&h, "ETag: \"%llx-%zx\"\r\nLast-Modified: %s, %02d %.3s %d %02d:%02d:%02d GMT\r\n", (unsigned long long)(f->made + s->o.epoch) * 1000, bytes.n, days[t.weekday], t.day,
+                  months + 3 * (t.month - 1), t.year, t.hour, t.minute, t.second);
+    /* Older servers came with an older HTTP library, which leaves the type out of a 304. */
+    reply_with(s, r->tag, status, status == 304 && !s->v->jobs ? NULL : type, mp_buf_take(&h, NULL), status == 304 ? "" : bytes.p + from, status == 304 ? 0 : to - from);
+}
+
+/* preview=webp;90, preview=jpeg;60, channel=rgb, channel=a: made of the picture for this reply. */
+static void send_made(mp_sim *s, const mp_sim_request *r, const pixels *x, const char *shown, const char *preview, const char *channel) {
+    mp_buf b = { 0 };
+    char *headers = shown ? mp_format("Content-Disposition: filename=\"%s\"\r\n", shown) : NULL;
+    const char *type = "image/png";
+    int jpeg = preview && strncmp(preview, "jpeg", 4) == 0 && (!preview[4] || preview[4] == ';') && !(channel && strchr(channel, 'a'));
+    if (preview && jpeg) { type = "image/jpeg"; jpeg_write(&b, x); }
+    else if (preview) { type = "image/webp"; webp_write(&b, x); }
+    else {
+        int alpha = strcmp(channel, "a") == 0;
+        for (size_t i = 0; alpha && i < (size_t)x->w * (size_t)x->h; i++) memset(x->rgba + 4 * i, 0, 3);
+        png_write(&b, x, alpha, NULL, NULL);
+    }
+    reply_with(s, r->tag, 200, type, headers, b.p, b.n);
+    mp_buf_free(&b);
+}
+
+static void show(mp_sim *s, const mp_sim_request *r, const file *f, const char *shown) {
+    char *preview = query_arg(r->path, "preview"), *channel = query_arg(r->path, "channel");
+    int made = preview || (channel && (strcmp(channel, "rgb") == 0 || strcmp(channel, "a") == 0));
+    pixels x;
+    mp_buf b = { 0 };
+    if (f->bytes) mp_buf_add(&b, f->bytes, f->n);
+    else if (!made) png_make(&b, f->width, f->height, f->look, f->prompt, f->pnginfo);
+    else draw(&x, f->width, f->height, f->look);
+    if (!made) send_file(s, r, f, shown, b.n > 3 && memcmp(b.p, "\x89PNG", 4) == 0 ? "image/png" : "application/octet-stream", mp_buf_view(&b));
+    else if (f->bytes && !png_read(mp_buf_view(&b), &x)) reply(s, r->tag, 500, "text/plain; charset=utf-8", TROUBLE, sizeof TROUBLE - 1);
+    else {
+        send_made(s, r, &x, shown, preview, channel);
+        free(x.rgba);
+    }
+    mp_buf_free(&b);
+    free(preview);
+    free(channel);
+}
+
 void view(mp_sim *s, const mp_sim_request *r) {
     char *name = query_arg(r->path, "filename"), *type = query_arg(r->path, "type"), *sub = query_arg(r->path, "subfolder");
     const char *t = type ? type : "output";
@@ -89,17 +194,11 @@ void view(mp_sim *s, const mp_sim_request *r) {
         if (!(f = file_find(s, t, sub ? sub : "", slash ? slash + 1 : name))) status = 404;
     }
     const char *last = name ? strrchr(name, '/') : NULL;
-    char *shown = f ? mp_strdup(last ? last + 1 : name) : NULL, *mark = shown ? strstr(shown, " [") : NULL, *headers = NULL;
+    char *shown = f ? mp_strdup(last ? last + 1 : name) : NULL, *mark = shown ? strstr(shown, " [") : NULL;
     if (mark) *mark = 0;
-    if (f && !strpbrk(shown, "\"\r\n")) headers = mp_format("Content-Disposition: filename=\"%s\"\r\n", shown);
+    if (f) show(s, r, f, strpbrk(shown, "\"\r\n") ? NULL : shown);
+    else reply(s, r->tag, status, "application/octet-stream", "", 0);
     free(shown);
-    if (f && f->bytes) reply_with(s, r->tag, 200, mp_str_make(f->bytes, f->n).n > 3 && memcmp(f->bytes, "\x89PNG", 4) == 0 ? "image/png" : "application/octet-stream", headers, f->bytes, f->n);
-    else if (f) {
-        mp_buf b = { 0 };
-        png_make(&b, f->width, f->height, f->look, f->prompt, f->pnginfo);
-        reply_with(s, r->tag, 200, "image/png", headers, b.p, b.n);
-        mp_buf_free(&b);
-    } else reply(s, r->tag, status, "application/octet-stream", "", 0);
     free(name);
     free(type);
     free(sub);
@@ -154,7 +253,20 @@ static char *free_name(mp_sim *s, const char *type, const char *sub, const char 
     }
 }
 
-void upload(mp_sim *s, const mp_sim_request *r, int mask) {
+/* The original with the alpha of what was sent. 0: one of them is no picture that can be read. */
+static int merge(const file *original, mp_str mask, mp_buf *out) {
+    pixels x, m;
+    if (original->bytes) { if (!png_read(mp_str_make(original->bytes, original->n), &x)) return 0; }
+    else draw(&x, original->width, original->height, original->look);
+    int good = png_read(mask, &m), same = good && x.w == m.w && x.h == m.h;
+    for (size_t i = 0; same && i < (size_t)x.w * (size_t)x.h; i++) x.rgba[4 * i + 3] = m.rgba[4 * i + 3];
+    if (same) png_write(out, &x, 1, original->prompt, original->pnginfo);
+    if (good) free(m.rgba);
+    free(x.rgba);
+    return same;
+}
+
+void upload(mp_sim *s, const mp_sim_request *r, int mask, mp_time now) {
     part parts[16];
     size_t n = parts_of(r, parts, 16);
     s->record.uploads++;
@@ -169,18 +281,22 @@ void upload(mp_sim *s, const mp_sim_request *r, int mask) {
     }
     if (!image || !image->filename.n || strstr(sub, "..") || sub[0] == '/' || memmem(image->filename.p, image->filename.n, "..", 2)) { reply(s, r->tag, 400, "application/octet-stream", "", 0); return; }
     if (strcmp(type, "input") && strcmp(type, "temp") && strcmp(type, "output")) {
-        reply(s, r->tag, 500, "text/plain; charset=utf-8", "500 Internal Server Error\n\nServer got itself in trouble", 55);
+        reply(s, r->tag, 500, "text/plain; charset=utf-8", TROUBLE, sizeof TROUBLE - 1);
         return;
     }
-    if (mask) {                                      /* the alpha itself is not merged: the mask's bytes become the file */
+    mp_buf merged = { 0 };
+    mp_str bytes = image->body;
+    if (mask) {
         mp_str ref = { 0 };
         for (size_t i = 0; i < n; i++)
             if (mp_str_is(parts[i].name, "original_ref")) ref = parts[i].body;
         mp_json *o = ref.n ? mp_json_parse(ref.p, ref.n, NULL) : NULL;
         const char *file_name = mp_json_string(mp_json_get(o, "filename")), *in = mp_json_string(mp_json_get(o, "subfolder")), *kind = mp_json_string(mp_json_get(o, "type"));
-        int there = file_name && file_find(s, kind ? kind : "output", in ? in : "", file_name) != NULL, asked = o != NULL;
+        const file *original = file_name ? file_find(s, kind ? kind : "output", in ? in : "", file_name) : NULL;
+        int there = original != NULL, asked = o != NULL, good = !there || merge(original, image->body, &merged);
+        bytes = mp_buf_view(&merged);
         mp_json_free(o);
-        if (!asked) { reply(s, r->tag, 500, "text/plain; charset=utf-8", "500 Internal Server Error\n\nServer got itself in trouble", 55); return; }
+        if (!asked || !good) { reply(s, r->tag, 500, "text/plain; charset=utf-8", TROUBLE, sizeof TROUBLE - 1); return; }
         if (!there) {                                /* answered like a success, and nothing is written (protocol 2.9) */
             mp_buf b = { 0 };
             mp_buf_puts(&b, "{\"name\": ");
@@ -193,11 +309,13 @@ void upload(mp_sim *s, const mp_sim_request *r, int mask) {
             return;
         }
     }
-    char *wanted = mp_strndup(image->filename.p, image->filename.n), *name = overwrite ? mp_strdup(wanted) : free_name(s, type, sub, wanted, image->body);
+    char *wanted = mp_strndup(image->filename.p, image->filename.n), *name = overwrite ? mp_strdup(wanted) : free_name(s, type, sub, wanted, bytes);
     file *f = file_add(s, type, sub, name);
     free(f->bytes);
-    f->bytes = mp_strndup(image->body.p, image->body.n);
-    f->n = image->body.n;
+    f->bytes = mp_strndup(bytes.p, bytes.n);
+    f->n = bytes.n;
+    f->made = now;
+    mp_buf_free(&merged);
     mp_buf b = { 0 };
     mp_buf_puts(&b, "{\"name\": ");
     mp_buf_json(&b, mp_str_of(name));

@@ -413,8 +413,8 @@ void serve(mp_sim *s, const mp_sim_request *r, mp_time now) {
     else if (is(p, "/interrupt")) post_interrupt(s, r);
     else if (is(p, "/history")) post_history(s, r);
     else if (is(p, "/free")) free_memory(s, r);
-    else if (is(p, "/upload/image")) upload(s, r, 0);
-    else if (is(p, "/upload/mask")) upload(s, r, 1);
+    else if (is(p, "/upload/image")) upload(s, r, 0, now);
+    else if (is(p, "/upload/mask")) upload(s, r, 1, now);
     else reply(s, r->tag, 405, TEXT, "405: Method Not Allowed", 23);
     free(whole);
     free(path);

@@ -142,6 +142,8 @@ void job_number(mp_buf *b, const job *j);
 int queue_delete(mp_sim *s, const char *id);
 void job_drop(job *j);
 double wall_ms(const mp_sim *s, mp_time now);
+typedef struct date { int year, month, day, hour, minute, second, weekday; } date;      /* UTC; month from 1, weekday from 0, Sunday */
+date date_of(long seconds);                          /* since the Unix epoch */
 
 /* http.c */
 void serve(mp_sim *s, const mp_sim_request *r, mp_time now);
@@ -196,6 +198,12 @@ int is_link(const mp_json *v);
 void size_of(const mp_json *prompt, const node *n, int *width, int *height, int *batch);
 
 /* image.c */
+typedef struct pixels { int w, h; unsigned char *rgba; } pixels;      /* rgba: the holder's to free */
+void draw(pixels *out, int width, int height, uint64_t look);
+int png_read(mp_str file, pixels *out);              /* 0: nothing that can be read */
+void png_write(mp_buf *b, const pixels *x, int alpha, const char *prompt, const char *pnginfo_json);
+void webp_write(mp_buf *b, const pixels *x);         /* one colour only */
+void jpeg_write(mp_buf *b, const pixels *x);         /* grey */
 void png_make(mp_buf *b, int width, int height, uint64_t look, const char *prompt, const char *pnginfo_json);
 extern const unsigned char sim_jpeg[];
 extern const size_t sim_jpeg_size;
@@ -203,7 +211,7 @@ extern const size_t sim_jpeg_size;
 /* files.c */
 file *file_find(mp_sim *s, const char *type, const char *subfolder, const char *name);
 file *file_add(mp_sim *s, const char *type, const char *subfolder, const char *name);
-void upload(mp_sim *s, const mp_sim_request *r, int mask);
+void upload(mp_sim *s, const mp_sim_request *r, int mask, mp_time now);
 void view(mp_sim *s, const mp_sim_request *r);
 char *url_decode(mp_str raw);                        /* caller frees */
 char *query_arg(mp_str path, const char *name);      /* decoded; NULL when absent; caller frees */

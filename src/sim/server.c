@@ -45,6 +45,15 @@ mp_sim *mp_sim_new(const mp_sim_opts *o, uint64_t seed, mp_time now, mp_err *e) 
 
 double wall_ms(const mp_sim *s, mp_time now) { return (double)((now + s->o.epoch) / 1000); }
 
+/* The proleptic Gregorian calendar, with years that begin in March. */
+date date_of(long clock) {
+    long z = clock / 86400 + 719468, era = z / 146097, doe = z % 146097;
+    long yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365, doy = doe - (365 * yoe + yoe / 4 - yoe / 100), mp = (5 * doy + 2) / 153;
+    date t = { 0, (int)(mp < 10 ? mp + 3 : mp - 9), (int)(doy - (153 * mp + 2) / 5 + 1), (int)(clock / 3600 % 24), (int)(clock / 60 % 60), (int)(clock % 60), (int)((clock / 86400 + 4) % 7) };
+    t.year = (int)(yoe + era * 400 + (t.month <= 2));
+    return t;
+}
+
 /* ---- what goes out ---------------------------------------------------------------------------------------------- */
 
 static void push(mp_sim *s, mp_sim_out o) {
@@ -242,7 +251,7 @@ void mp_sim_ask(mp_sim *s, const mp_sim_request *r, mp_time now) {
     s->record.requests++;
     if (now >= s->stalled) { serve(s, r, now); return; }
     s->held = mp_grow(s->held, s->n_held, &s->cap_held, sizeof *s->held);
-    s->held[s->n_held++] = (mp_sim_request){ r->tag, keep(r->method), keep(r->path), keep(r->content_type), keep(r->host), keep(r->origin), keep(r->body) };
+    s->held[s->n_held++] = (mp_sim_request){ r->tag, keep(r->method), keep(r->path), keep(r->content_type), keep(r->host), keep(r->origin), keep(r->range), keep(r->since), keep(r->body) };
 }
 
 static void drop_held(mp_sim_request *h) {
@@ -251,6 +260,8 @@ static void drop_held(mp_sim_request *h) {
     free((char *)h->content_type.p);
     free((char *)h->host.p);
     free((char *)h->origin.p);
+    free((char *)h->range.p);
+    free((char *)h->since.p);
     free((char *)h->body.p);
 }
 

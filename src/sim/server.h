@@ -35,7 +35,7 @@ void mp_sim_free(mp_sim *s);
 
 typedef struct mp_sim_request {
     uint64_t tag;                                    /* the reply carries it */
-    mp_str method, path, content_type, host, origin, body;     /* path with query */
+    mp_str method, path, content_type, host, origin, range, since, body;       /* path with query; since: If-Modified-Since */
 } mp_sim_request;
 void mp_sim_ask(mp_sim *s, const mp_sim_request *r, mp_time now);
 

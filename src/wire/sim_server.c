@@ -11,7 +11,7 @@ typedef struct held {                                /* on its way in (sim-bound
     int out;
     mp_sim_out o;
     uint64_t tag;
-    char *texts[6];                                  /* method, path, type, host, origin, body */
+    char *texts[8];                                  /* method, path, type, host, origin, range, since, body */
     size_t n_body;
     int what;                                        /* in: 0 request, 1 open, 2 text, 3 gone */
     struct held *next;
@@ -79,7 +79,7 @@ static held *hold(mp_sim_server *s) {
 }
 
 static void held_free(held *h) {
-    for (int i = 0; i < 6; i++) free(h->texts[i]);
+    for (int i = 0; i < 8; i++) free(h->texts[i]);
     free(h);
 }
 
@@ -89,7 +89,7 @@ static void release(mp_sim_server *s, mp_time now) {
         s->first = h->next;
         if (h->out) put(s, &h->o);
         else if (h->what == 0) {
-            mp_sim_request r = { h->tag, mp_str_of(h->texts[0]), mp_str_of(h->texts[1]), mp_str_of(h->texts[2]), mp_str_of(h->texts[3]), mp_str_of(h->texts[4]), mp_str_make(h->texts[5], h->n_body) };
+            mp_sim_request r = { h->tag, mp_str_of(h->texts[0]), mp_str_of(h->texts[1]), mp_str_of(h->texts[2]), mp_str_of(h->texts[3]), mp_str_of(h->texts[4]), mp_str_of(h->texts[5]), mp_str_of(h->texts[6]), mp_str_make(h->texts[7], h->n_body) };
             mp_sim_ask(s->sim, &r, now);
         } else if (h->what == 1) mp_sim_connect(s->sim, h->tag, mp_str_of(h->texts[0]), now);
         else if (h->what == 2) mp_sim_text(s->sim, h->tag, mp_str_of(h->texts[0]), now);
@@ -127,13 +127,13 @@ static void on_request(void *ud, mp_exchange *x, const mp_serve_request *r) {
     mp_sim_server *s = ud;
     link *l = link_new(s, x, NULL);
     if (s->delay) {
-        const mp_str *texts[] = { &r->method, &r->path, &r->content_type, &r->host, &r->origin, &r->body };
+        const mp_str *texts[] = { &r->method, &r->path, &r->content_type, &r->host, &r->origin, &r->range, &r->since, &r->body };
         held *h = hold(s);
         h->tag = l->tag;
         h->n_body = r->body.n;
-        for (int i = 0; i < 6; i++) h->texts[i] = mp_strndup(texts[i]->p, texts[i]->n);
+        for (int i = 0; i < 8; i++) h->texts[i] = mp_strndup(texts[i]->p, texts[i]->n);
     } else {
-        mp_sim_request q = { l->tag, r->method, r->path, r->content_type, r->host, r->origin, r->body };
+        mp_sim_request q = { l->tag, r->method, r->path, r->content_type, r->host, r->origin, r->range, r->since, r->body };
         mp_sim_ask(s->sim, &q, mp_loop_now(s->loop));
     }
     mp_sim_server_pump(s);

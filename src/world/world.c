@@ -308,7 +308,7 @@ void mp_world_slow(mp_world *w, size_t i, mp_time until, mp_time by) {
 }
 
 void mp_world_foreign(mp_world *w, size_t i, const char *method, const char *path, const char *body) {
-    mp_sim_request r = { 0, mp_str_of(method), mp_str_of(path), mp_str_of("application/json"), mp_str_of(""), mp_str_of(""), mp_str_of(body) };
+    mp_sim_request r = { 0, mp_str_of(method), mp_str_of(path), mp_str_of("application/json"), mp_str_of(""), mp_str_of(""), mp_str_of(""), mp_str_of(""), mp_str_of(body) };
     if (w->now < w->s[i].up_at) return;
     note(w, "foreign: %s %s at sim%zu", method, path, i);
     mp_sim_ask(w->s[i].sim, &r, w->now);
@@ -321,7 +321,7 @@ static void on_ask(mp_world *w, ev *e, server *s) {
     if (w->now < s->up_at) { report_later(w, e->sim, e->id, MP_EREFUSED, 0, NULL, 0, w->now + delay(w)); return; }
     pending *p = *find(w, e->id);
     if (p) p->life = s->life;
-    mp_sim_request r = { e->id, mp_str_of(e->status ? "POST" : "GET"), mp_str_of(e->a), mp_str_of(e->form ? FORM : "application/json"), mp_str_of(""), mp_str_of(""), mp_str_make(e->b, e->n) };
+    mp_sim_request r = { e->id, mp_str_of(e->status ? "POST" : "GET"), mp_str_of(e->a), mp_str_of(e->form ? FORM : "application/json"), mp_str_of(""), mp_str_of(""), mp_str_of(""), mp_str_of(""), mp_str_make(e->b, e->n) };
     mp_sim_ask(s->sim, &r, w->now);
 }
 

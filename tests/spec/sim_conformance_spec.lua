@@ -1046,7 +1046,7 @@ end
 
 -- What the sim does not do: these differences are known, and shown as such instead of held.
 local not_simulated = {
-  ["view: replies"] = "no ranges, conditional requests or conversions of pictures",
+
   ["http_errors: replies"] = "the HTTP library merges the slashes of //queue",
   ["jobs_api: replies"] = "the order by duration depends on how fast the machine is",
   ["async_nodes: messages"] = "which of two asynchronous nodes is seen beside the other when one fails",

@@ -1351,7 +1351,12 @@ describe("sim: values are coerced as Python does", function()
     assert.is_not_nil(coerced { color = 3.99 }.color)
     assert.is_not_nil(coerced { color = { __value__ = 7 } }.color)
   end)
-  it("the history shows the coerced values", function() pending("the sim checks coerced values, but keeps and shows them as they were sent") end)
+  it("the history shows the coerced values", function()
+    assert.are.equal("integer", math.type(coerced { color = 3.99 }.color))
+    assert.are.equal(3, coerced { color = 3.99 }.color)
+    assert.are.equal(7, coerced { color = { __value__ = 7 } }.color)
+    assert.are.equal(24, coerced { width = "24" }.width)
+  end)
   it("unknown inputs are ignored", function() assert.are.equal("x", coerced { nonsense = "x" }.nonsense) end)
   it("a seed of 64 bits is exact", function()
     local sim <close> = server()
@@ -1486,7 +1491,39 @@ describe("sim: GET /view", function()
     assert.are.equal(200, get(sim, "/view?filename=elsewhere%2F%C3%BCmlaut%20%26%20co_00001_.png&subfolder=sub%2Fdir").status)
   end)
 
-  it("names the file in Content-Disposition", function() pending("the sim sends no such header") end)
+  it("names the file in Content-Disposition", function()
+    assert.are.equal('filename="ümlaut & co_00001_.png"', get(sim, there).headers["content-disposition"])
+  end)
+
+  it("gives a part, says where it is, and refuses one outside of the file", function()
+    local whole = get(sim, there).body
+    local function part(range) return moonpool.http.request { url = sim.url .. there, headers = { Range = range } } end
+    for range, want in pairs { ["bytes=0-15"] = { 1, 16 }, ["bytes=8-"] = { 9, #whole }, ["bytes=-4"] = { #whole - 3, #whole }, ["bytes=5-1000000"] = { 6, #whole } } do
+      local reply = part(range)
+      assert.are.same({ 206, whole:sub(want[1], want[2]) }, { reply.status, reply.body })
+      assert.are.equal(("bytes %d-%d/%d"):format(want[1] - 1, want[2] - 1, #whole), reply.headers["content-range"])
+    end
+    for _, range in ipairs { "bytes=1000000-", "bytes=9-3", "bytes=x-3", "bytes=3", "pixels=0-3" } do assert.are.equal(416, part(range).status, range) end
+  end)
+
+  it("gives nothing when it has not changed since", function()
+    local function since(date) return moonpool.http.request { url = sim.url .. there, headers = { ["If-Modified-Since"] = date } } end
+    assert.are.same({ 304, "" }, { since("Fri, 01 Jan 2100 00:00:00 GMT").status, since("Fri, 01 Jan 2100 00:00:00 GMT").body })
+    assert.are.equal(304, since(get(sim, there).headers["last-modified"]).status)
+    assert.are.equal(200, since("Sat, 01 Jan 2000 00:00:00 GMT").status)
+    assert.are.equal(200, since("yesterday").status)
+  end)
+
+  it("converts: previews and channels", function()
+    local function made(how) return get(sim, there .. "&" .. how) end
+    local webp, jpeg, rgb, alpha = made "preview=webp;90", made "preview=jpeg;60", made "channel=rgb", made "channel=a"
+    assert.are.same({ "image/webp", "image/jpeg", "image/png", "image/png" }, { webp.content_type, jpeg.content_type, rgb.content_type, alpha.content_type })
+    assert.are.same({ "RIFF", "WEBPVP8L", #webp.body - 8 }, { webp.body:sub(1, 4), webp.body:sub(9, 16), (string.unpack("<I4", webp.body, 5)) })
+    assert.are.same({ "\xff\xd8", "\xff\xd9" }, { jpeg.body:sub(1, 2), jpeg.body:sub(-2) })
+    assert.are.same({ 48, 32, 8, 2 }, { table.unpack({ string.unpack(">I4I4BB", rgb.body, 17) }, 1, 4) })
+    assert.are.equal(6, alpha.body:byte(26))
+    assert.is_nil(rgb.headers.etag)
+  end)
 
   it("works on 2024-10", function()
     local other <close> = server { version = "2024-10" }
@@ -1554,6 +1591,24 @@ describe("sim: uploads", function()
     assert.are.equal("cat.png", name_of(upload(sim, { picture("cat.png", red) }, "/api/upload/image")))
     local reply = upload(sim, { picture("mask.png", red), { name = "original_ref", data = '{"filename":"nope.png","subfolder":"","type":"input"}' } }, "/upload/mask")
     assert.are.equal("mask.png", name_of(reply))
+  end)
+
+  it("a mask's alpha replaces that of its original, which is saved under the new name", function()
+    local sim <close> = server()
+    local ws <close> = connect(sim, "a")
+    run(sim, ws, "a", small(1))
+    local solid = get(sim, "/view?filename=small_00001_.png&channel=a").body
+    local reply = upload(sim, { picture("masked.png", solid), { name = "original_ref", data = '{"filename":"small_00001_.png","subfolder":"","type":"output"}' } }, "/upload/mask")
+    assert.are.equal("masked.png", name_of(reply))
+    local merged = get(sim, "/view?type=input&filename=masked.png").body
+    assert.are.same({ 16, 16, 8, 6 }, { table.unpack({ string.unpack(">I4I4BB", merged, 17) }, 1, 4) })
+    local function idat(png, how)
+      for _, c in ipairs(chunks_of(how and get(sim, how).body or png)) do
+        if c.kind == "IDAT" then return c.data end
+      end
+    end
+    assert.are.equal(idat(get(sim, "/view?filename=small_00001_.png&channel=rgb").body), idat(nil, "/view?type=input&filename=masked.png&channel=rgb"))
+    assert.are.equal(500, upload(sim, { picture("no.png", red), { name = "original_ref", data = '{"filename":"small_00001_.png","subfolder":"","type":"output"}' } }, "/upload/mask").status)
   end)
 
   local function with_image(name)
