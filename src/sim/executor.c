@@ -94,19 +94,10 @@ static void executing(mp_sim *s, run *r, const node *n) {
 }
 
 /* `as`: the id it was run under; another one when the answer comes from the cache and nodes were renumbered since. */
-static void executed(mp_sim *s, run *r, const node *n, const char *ui, const char *as) {
-    mp_buf b = { 0 };
+static void to_outputs(run *r, node *n, const char *ui, const char *as) {
     const char *shown = n->parent ? root_of(n)->id : as;
-    head(&b, "executed");
-    mp_buf_puts(&b, "\"node\": ");
-    mp_buf_json(&b, mp_str_of(n->id));
-    mp_buf_puts(&b, ", \"display_node\": ");
-    mp_buf_json(&b, mp_str_of(root_of(n)->id));
-    mp_buf_printf(&b, ", \"output\": %s, ", ui ? ui : "null");
-    tail(&b, r);
-    mp_buf_puts(&b, "}}");
-    message(s, r, 0, &b);
-    if (!ui) return;
+    if (!ui || n->told) return;
+    n->told = 1;
     if (r->outputs.n) mp_buf_puts(&r->outputs, ", ");
     mp_buf_json(&r->outputs, mp_str_of(n->id));
     mp_buf_printf(&r->outputs, ": %s", ui);
@@ -122,6 +113,20 @@ static void executed(mp_sim *s, run *r, const node *n, const char *ui, const cha
     mp_buf_puts(&r->meta, ", \"real_node_id\": ");
     mp_buf_json(&r->meta, mp_str_of(shown));
     mp_buf_puts(&r->meta, "}");
+}
+
+static void executed(mp_sim *s, run *r, node *n, const char *ui, const char *as) {
+    mp_buf b = { 0 };
+    head(&b, "executed");
+    mp_buf_puts(&b, "\"node\": ");
+    mp_buf_json(&b, mp_str_of(n->id));
+    mp_buf_puts(&b, ", \"display_node\": ");
+    mp_buf_json(&b, mp_str_of(root_of(n)->id));
+    mp_buf_printf(&b, ", \"output\": %s, ", ui ? ui : "null");
+    tail(&b, r);
+    mp_buf_puts(&b, "}}");
+    message(s, r, 0, &b);
+    to_outputs(r, n, ui, as);
 }
 
 node *node_by_id(run *r, const char *id) {
@@ -841,9 +846,20 @@ static void run_nodes(mp_sim *s, run *r, mp_time now) {
 
 /* ---- history --------------------------------------------------------------------------------------------- */
 
+/* Older servers list every node of the prompt that has something to show, also one that this run never came to (protocol
+ * 2.7). */
+static void unexecuted(const mp_sim *s, run *r) {
+    for (size_t i = 0; !s->v->create_time && i < r->n_prompt; i++) {
+        cached *c;
+        HASH_FIND_STR(s->cache, r->nodes[i]->key, c);
+        if (c) to_outputs(r, r->nodes[i], c->res->ui, c->res->id);
+    }
+}
+
 static void to_history(mp_sim *s, run *r, mp_time now) {
     mp_buf b = { 0 };
     job *j = r->j;
+    unexecuted(s, r);
     mp_buf_puts(&b, "{\"prompt\": [");
     job_number(&b, j);
     mp_buf_puts(&b, ", ");

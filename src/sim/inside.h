@@ -47,7 +47,7 @@ typedef struct node {
     mp_json *own;                                    /* the document of an expanded node */
     const mp_json *inputs, *def;
     char key[MP_DIGEST_HEX];
-    int keyed, is_output, requested, touched, whole, visits;         /* whole: progress is told in whole numbers */
+    int keyed, is_output, requested, touched, whole, visits, told;   /* whole: progress is told in whole numbers; told: among the outputs */
     node_state state;
     double value, max;
     result *res;

@@ -23,6 +23,7 @@ typedef struct mp_sim_opts {
     double any_ms;                                   /* 0: 50 */
     const char *cache;                               /* "classic" (also NULL): what the prompt before had; "lru"; "none" */
     int cache_size;                                  /* lru: results kept; 0: 100 */
+    int random_errors;                               /* of one node, in an order that each server draws for itself */
     int no_orphans;                                  /* without the fault of 3.3: a late close takes no newer socket along */
     int previews;                                    /* samplers send previews */
     mp_time overhead;                                /* between two jobs: history, clean-up */

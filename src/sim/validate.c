@@ -371,6 +371,27 @@ static void write_errors(judge *g) {
     }
 }
 
+typedef struct { const mp_json *def; int required; uint64_t order; } wanted;
+
+static int by_order(const void *a, const void *b) {
+    const wanted *x = a, *y = b;
+    return x->order < y->order ? -1 : x->order > y->order;
+}
+
+/* In the order of the catalogue, or in one that each server process draws for itself (protocol 2.1: a Python set). */
+static wanted *inputs_of(const mp_sim *s, const mp_json *required, const mp_json *optional, size_t *count) {
+    size_t n = 0;
+    wanted *list = mp_alloc((mp_json_count(required) + mp_json_count(optional) + 1) * sizeof *list);
+    for (int i = 0; i < 2; i++)
+        for (const mp_json *d = mp_json_first(i ? optional : required); d; d = mp_json_next(d), n++) {
+            list[n] = (wanted){ d, !i, s->letters * 0x9e3779b97f4a7c15u };
+            for (const char *p = mp_json_name(d); s->o.random_errors && *p; p++) list[n].order = (list[n].order ^ (unsigned char)*p) * 1099511628211u;
+        }
+    if (s->o.random_errors) qsort(list, n, sizeof *list, by_order);
+    *count = n;
+    return list;
+}
+
 static int judge_node(judge *g, const char *id) {
     verdict *v;
     HASH_FIND_STR(g->seen, id, v);
@@ -383,7 +404,7 @@ static int judge_node(judge *g, const char *id) {
     v->state = 1;
     v->good = 1;
     HASH_ADD_KEYPTR(hh, g->seen, v->id, strlen(v->id), v);
-    const mp_json *n = mp_json_get(g->prompt, id), *group;
+    const mp_json *n = mp_json_get(g->prompt, id);
     const char *class_type = mp_json_string(mp_json_get(n, "class_type"));
     const mp_json *def = class_def(g->s, class_type), *input = mp_json_get(def, "input");
     mp_buf errs = { 0 };
@@ -392,10 +413,10 @@ static int judge_node(judge *g, const char *id) {
         exception(&errs, g->link != NULL, "'inputs'", "KeyError", g->link ? mp_json_name(g->link) : NULL, g->link_def, g->link);
         v->good = 0;
     } else if (def) {
-        group = mp_json_get(input, "required");
-        for (const mp_json *d = mp_json_first(group); d; d = mp_json_next(d)) check_input(g, &errs, id, class_type, d, 1, &v->good);
-        group = mp_json_get(input, "optional");
-        for (const mp_json *d = mp_json_first(group); d; d = mp_json_next(d)) check_input(g, &errs, id, class_type, d, 0, &v->good);
+        size_t k;
+        wanted *list = inputs_of(g->s, mp_json_get(input, "required"), mp_json_get(input, "optional"), &k);
+        for (size_t i = 0; i < k; i++) check_input(g, &errs, id, class_type, list[i].def, list[i].required, &v->good);
+        free(list);
     } else {                                         /* any node: its links must still lead somewhere */
         for (const mp_json *i = mp_json_first(mp_json_get(n, "inputs")); i; i = mp_json_next(i)) {
             char *raised = NULL;

@@ -1331,6 +1331,47 @@ describe("sim: history", function()
   end)
 end)
 
+describe("sim: what the history shows of nodes that did not run", function()
+  for version, shown in pairs { ["0.3.64"] = true, ["0.3.75"] = false, ["0.18.1"] = false } do
+    it((shown and "all that has something to show, on " or "nothing that was not asked for, on ") .. version, function()
+      local sim <close> = server { version = version }
+      local ws <close> = connect(sim, "a")
+      local p = small()
+      run(sim, ws, "a", p)
+      p["4"] = { class_type = "SaveImage", inputs = { images = { "1", 0 }, filename_prefix = "fourth" } }
+      local _, id = run(sim, ws, "a", p, { partial_execution_targets = { "4" } })
+      local outputs = history_of(sim, id).outputs
+      assert.are.equal("fourth_00001_.png", outputs["4"].images[1].filename)
+      assert.are.equal(shown and "small_00001_.png" or nil, outputs["3"] and outputs["3"].images[1].filename)
+    end)
+  end
+end)
+
+describe("sim: the errors of one node", function()
+  local function order(options)
+    local sim <close> = server(options)
+    local names = {}
+    local reply = request(sim, "POST", "/prompt", { prompt = {
+      ["1"] = { class_type = "KSampler", inputs = { nothing = 1 } }, ["2"] = { class_type = "VAEDecode", inputs = { samples = { "1", 0 } } },
+      ["3"] = { class_type = "SaveImage", inputs = { images = { "2", 0 }, filename_prefix = "x" } },
+    } })
+    for i, e in ipairs(json.decode(reply.body).node_errors["1"].errors) do names[i] = e.details end
+    return table.concat(names, " ")
+  end
+
+  it("come in the catalogue's order, or with random_errors in one of the server's own", function()
+    local plain, seen, different = order {}, {}, 0
+    for seed = 1, 5 do
+      local one = order { random_errors = true, seed = seed }
+      assert.are.equal(one, order { random_errors = true, seed = seed })
+      if not seen[one] then different = different + 1 end
+      seen[one] = true
+      assert.are.equal(#plain, #one)
+    end
+    assert.is_true(different > 1)
+  end)
+end)
+
 -- ---- values -------------------------------------------------------------------------------------------------------------------------
 
 describe("sim: values are coerced as Python does", function()
