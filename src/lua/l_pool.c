@@ -72,6 +72,7 @@ static const opt pool_opts[] = {
     { "unreachable_ms", OPT_MS, MS(unreachable) }, { "no_client_ms", OPT_MS, MS(no_client) }, { "node_silence_ms", OPT_MS, MS(node_silence) },
     { "cold_silence_ms", OPT_MS, MS(cold_silence) }, { "total_ms", OPT_MS, MS(total) }, { "retry_delay_ms", OPT_MS, MS(retry_delay) },
     { "reconnect_base_ms", OPT_MS, PAUSE(reconnect_base) }, { "reconnect_cap_ms", OPT_MS, PAUSE(reconnect_cap) }, { "poll_ms", OPT_MS, PAUSE(poll) },
+    { "inactivity_ms", OPT_MS, offsetof(pool_args, o) + offsetof(mp_pool_opts, inactivity), 2000, 6e7 },
     { "execution_start_ms", OPT_MS, MS(execution_start) }, { "cooldown_ms", OPT_MS, MS(cooldown) }, { "catalogue_ms", OPT_MS, MS(catalogue) },
     { "affinity_fallback_ms", OPT_MS, MS(affinity_fallback) }, { "monitoring", OPT_ANY, NO_PLACE, 0, 0 }, { "monitoring_interval_ms", OPT_ANY, NO_PLACE, 0, 0 },
     { "max_failures_before_block", OPT_INT, offsetof(pool_args, o) + offsetof(mp_pool_opts, max_failures), 0, 1000000 },

@@ -18,6 +18,7 @@ struct mp_loop {
     struct lws_vhost *client_vhost, *server_vhost;
     struct tls_vhost { char *ca_file, *name; struct lws_vhost *vhost; } *tls;    /* the library keeps the name */
     size_t n_tls;
+    struct pings { lws_retry_bo_t policy; struct pings *next; } *pings;       /* the library keeps pointers to them */
     CURLM *multi;
     int stepping, closing, curl_due, works;
     mp_time epoch;
@@ -31,6 +32,7 @@ struct mp_loop {
 
 int loop_lws(mp_loop *l, mp_err *e);                 /* makes the context when first needed */
 struct lws_vhost *loop_tls(mp_loop *l, const char *ca_file);              /* the vhost of wss, made when first needed; NULL: none to be had */
+const lws_retry_bo_t *loop_pings(mp_loop *l, mp_time inactivity);         /* hangs up after so long without a byte, asks after a third of it */
 void http_close_all(mp_loop *l);
 void ws_close_all(mp_loop *l);
 void serve_close_all(mp_loop *l);

@@ -74,8 +74,22 @@ struct lws_vhost *loop_tls(mp_loop *l, const char *ca_file) {
     return v;
 }
 
+const lws_retry_bo_t *loop_pings(mp_loop *l, mp_time inactivity) {
+    mp_time s = inactivity / MP_MS(1000);
+    uint16_t hang_up = (uint16_t)(s < 2 ? 2 : s > 60000 ? 60000 : s);
+    struct pings *p = l->pings;
+    while (p && p->policy.secs_since_valid_hangup != hang_up) p = p->next;
+    if (p) return &p->policy;
+    p = mp_alloc(sizeof *p);
+    p->policy.secs_since_valid_hangup = hang_up;
+    p->policy.secs_since_valid_ping = (uint16_t)(hang_up / 3 ? hang_up / 3 : 1);
+    p->next = l->pings;
+    l->pings = p;
+    return &p->policy;
+}
+
 int loop_lws(mp_loop *l, mp_err *e) {
-    static const lws_retry_bo_t pings = { .secs_since_valid_ping = 20, .secs_since_valid_hangup = 80 };
+    static const lws_retry_bo_t no_pings = { .secs_since_valid_ping = 0xfffe, .secs_since_valid_hangup = 0xffff };       /* as ComfyUI: protocol 3.1 */
     if (l->lws) return 0;
     struct lws_context_creation_info i;
     void *loops[1] = { &l->uv };
@@ -85,7 +99,7 @@ int loop_lws(mp_loop *l, mp_err *e) {
     i.fd_limit_per_thread = 4096;                    /* else tables by ulimit and linear scans at each connect */
     i.max_http_header_data = 16384;
     i.pt_serv_buf_size = 16384;
-    i.retry_and_idle_policy = &pings;
+    i.retry_and_idle_policy = &no_pings;
     process_enter();
     l->lws = lws_create_context(&i);
     if (l->lws) {
@@ -132,6 +146,11 @@ void mp_loop_free(mp_loop *l) {
     for (size_t i = 0; i < l->n_tls; i++) {
         free(l->tls[i].ca_file);
         free(l->tls[i].name);
+    }
+    while (l->pings) {
+        struct pings *next = l->pings->next;
+        free(l->pings);
+        l->pings = next;
     }
     free(l->tls);
     free(l);

@@ -128,6 +128,7 @@ static void connect_to(mp_ws *w, const char *address) {
     if (w->tls) i.ssl_connection |= LCCSCF_USE_SSL;
     if (w->tls && w->o.insecure) i.ssl_connection |= LCCSCF_ALLOW_SELFSIGNED | LCCSCF_ALLOW_EXPIRED | LCCSCF_ALLOW_INSECURE | LCCSCF_SKIP_SERVER_CERT_HOSTNAME_CHECK;
     i.alpn = "http/1.1";
+    i.retry_and_idle_policy = loop_pings(w->loop, w->o.inactivity ? w->o.inactivity : MP_MS(60000));
     i.pwsi = &w->wsi;
     w->in_callback = 1;                              /* one version calls back from inside the call, the other only returns NULL */
     struct lws *wsi = lws_client_connect_via_info(&i);

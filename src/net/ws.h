@@ -12,6 +12,7 @@ typedef struct mp_ws_opts {
     const char *const *headers;                      /* "Name: value", NULL-ended, or NULL */
     const char *userpwd;
     mp_time timeout;                                 /* for the handshake; 0: 10 s */
+    mp_time inactivity;                              /* lost after so long without a byte, pings included; whole seconds, 2 to 60,000; 0: 60 s */
     size_t max_message;                              /* 0: 64 MiB; a longer one closes the socket (1009) */
     int insecure;
     const char *ca_file;

@@ -7,7 +7,7 @@ void mp_pool_defaults(mp_pool_opts *o) {
         .connect_timeout = MP_MS(10000), .request_timeout = MP_MS(30000), .unreachable = MP_MS(120000), .no_client = MP_MS(60000),
         .node_silence = MP_MS(300000), .cold_silence = MP_MS(900000), .total = 0, .retry_delay = MP_MS(1000),
         .reconnect_base = MP_MS(1000), .reconnect_cap = MP_MS(15000), .poll = MP_MS(10000), .settle = MP_MS(5000), .recheck = MP_MS(5000),
-        .execution_start = MP_MS(60000), .cooldown = MP_MS(60000), .catalogue = MP_MS(60000), .affinity_fallback = 0, .max_failures = 1, .take_backs = 1, .max_previews = 32,
+        .execution_start = MP_MS(60000), .cooldown = MP_MS(60000), .catalogue = MP_MS(60000), .inactivity = MP_MS(60000), .affinity_fallback = 0, .max_failures = 1, .take_backs = 1, .max_previews = 32,
         .max_attempts = 3, .progress_limit = 256, .profiling = 1, .max_queued = 1000000, .completed_retention = 1000
     };
 }

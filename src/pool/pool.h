@@ -20,6 +20,7 @@ typedef struct mp_client mp_client;
 typedef struct mp_pool_opts {                        /* times in microseconds; 0 switches a bound off */
     mp_time connect_timeout, request_timeout;        /* one connection attempt; one HTTP request */
     mp_time unreachable, no_client, node_silence, cold_silence, total;
+    mp_time inactivity;                              /* of a socket, pings included; the owner's to see to */
     mp_time retry_delay, reconnect_base, reconnect_cap, poll, settle, recheck;
     mp_time execution_start;                         /* a prompt was taken, nothing runs there, and it does not begin */
     mp_time cooldown, catalogue;                     /* rest of a client from a workflow that failed there; looking again at what was missing */

@@ -189,7 +189,7 @@ static void do_connect(mp_wire *w, mp_action *a) {
     mp_err e = { 0 };
     remote *r = remote_of(w, a->client);
     char *url = mp_format("%s%s", mp_client_url(a->client), a->path);
-    mp_ws_opts o = { .url = url, .timeout = a->timeout, .on_open = on_open, .on_message = on_message, .on_close = on_close };
+    mp_ws_opts o = { .url = url, .timeout = a->timeout, .inactivity = mp_pool_options(w->pool)->inactivity, .on_open = on_open, .on_message = on_message, .on_close = on_close };
     if (r) {
         o.headers = (const char *const *)r->headers;
         o.userpwd = r->o.userpwd;

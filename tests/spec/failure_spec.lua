@@ -660,6 +660,16 @@ describe("not as in the reference:", function()
     assert.is_true(states.offline or states.connecting)
   end)
 
+  scripted("a socket that is open and dead is found after inactivity_ms, and one that answers pings is kept", function()
+    local dead, alive = K.server { pongs = false }, K.server()
+    local pool, c, other = K.pool_of({ dead, alive }, { inactivity_ms = 2000, reconnect_base_ms = 100000 })
+    local lost = K.events(pool, "client:state")
+    K.till("the dead one is offline", function() return c.state == "offline" end)
+    moonpool.sleep(1000)                                           -- as long as a second ping would take to be missed
+    assert.is_true(other.online)
+    assert.equal(c.name, lost[1].client)
+  end)
+
   it("a request of a script's own on a client ends after request_timeout_ms", function()
     local s = K.sim()
     local pool, c = K.pool_of({ s }, { request_timeout_ms = 300 })

@@ -22,6 +22,7 @@ SETTINGS = {
     "prefix": "",             # every path begins with this
     "auth": {},               # headers that every request must carry
     "ws": 101,                # or the status that /ws is answered with
+    "pongs": True,            # pings are answered
     "own_ids": True,          # takes our prompt ids
     "early": False,           # all messages of a prompt go out before the reply to its POST
     "hold": "",               # "pending" or "running": prompts stop there until /_go
@@ -413,7 +414,7 @@ class Handler(BaseHTTPRequestHandler):
                     if op == 8:
                         c.sendall(frame(8, data))
                         break
-                    if op == 9:
+                    if op == 9 and server.settings["pongs"]:
                         c.sendall(frame(10, data))
         except OSError:
             pass
