@@ -423,6 +423,8 @@ static long bypassed_at(const mp_workflow *w, mp_str id) {
     return -1;
 }
 
+int mp_workflow_is_bypassed(const mp_workflow *w, mp_str id) { return bypassed_at(w, id) >= 0; }
+
 int mp_workflow_bypass(mp_workflow *w, mp_str id, const char *info, mp_err *e) {
     if (mp_workflow_index(w, id) < 0) return mp_fail(e, MP_EINVAL, "the workflow has no node \"%.*s\" to bypass", (int)id.n, id.p);
     long at = bypassed_at(w, id);

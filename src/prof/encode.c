@@ -48,6 +48,7 @@ static int names_model(const mp_node *n) {
 static void node(out *o, size_t i) {
     const mp_profile *p = o->p;
     const record *r = &p->nodes[i];
+    if (r->left_out) return;
     int submitted = r->real == NO_PARENT, ran = r->started != NONE || r->status == MP_NODE_COMPLETED;
     open_object(o, NULL);
     text(o, "nodeId", r->id);
@@ -85,9 +86,9 @@ static void summary(out *o) {
     const mp_profile *p = o->p;
     size_t count[5] = { 0 };
     uint32_t slow[5];
-    for (size_t i = 0; i < p->n_submitted; i++) count[p->nodes[i].status]++;
+    for (size_t i = 0; i < p->n_submitted; i++) count[p->nodes[i].status] += !p->nodes[i].left_out;
     open_object(o, "summary");
-    num(o, "totalNodes", (double)p->n_submitted);
+    num(o, "totalNodes", (double)(p->n_submitted - p->n_left_out));
     num(o, "executedNodes", (double)(count[MP_NODE_COMPLETED] + count[MP_NODE_EXECUTING]));
     num(o, "cachedNodes", (double)count[MP_NODE_CACHED]);
     num(o, "failedNodes", (double)count[MP_NODE_FAILED]);

@@ -20,10 +20,19 @@ static void record_free(record *r) {
     free(r->events);
 }
 
+static void leave_out(mp_profile *p, const mp_workflow *w) {
+    p->n_left_out = 0;
+    for (size_t i = 0; i < p->n_submitted; i++) {
+        p->nodes[i].left_out = mp_workflow_is_bypassed(w, mp_str_of(p->nodes[i].id));
+        p->n_left_out += (size_t)p->nodes[i].left_out;
+    }
+}
+
 static void reset_nodes(mp_profile *p) {
     for (size_t i = 0; i < p->n; i++) record_free(&p->nodes[i]);
     p->n = p->n_submitted;
     for (size_t i = 0; i < p->n; i++) record_init(&p->nodes[i], mp_workflow_node(p->w, i)->id);
+    leave_out(p, p->w);
     p->n_intervals = 0;
     p->n_entries = 0;
     mp_buf_clear(&p->snapshot);
@@ -390,6 +399,7 @@ void mp_profile_attempt(mp_profile *p, mp_workflow *sent, const char *client, mp
     mp_profile_wait(p, ready);
     mp_workflow_unref(p->sent_as);
     p->sent_as = mp_workflow_ref(sent);
+    leave_out(p, sent);                              /* a script may have bypassed others */
     p->attempts = mp_grow(p->attempts, p->n_attempts, &p->cap_attempts, sizeof *p->attempts);
     p->attempts[p->n_attempts++] = (attempt){ mp_strdup(client), NULL, NULL, NULL, now, NONE, NONE, NONE };
 }
@@ -467,5 +477,5 @@ double mp_profile_overall(const mp_profile *p) {
         if (r->status == MP_NODE_COMPLETED || r->status == MP_NODE_CACHED) done += 1;
         else if (r->status == MP_NODE_EXECUTING && r->max > 0) done += r->value < r->max ? r->value / r->max : 1;
     }
-    return p->n_submitted ? done / (double)p->n_submitted : 0;
+    return p->n_submitted > p->n_left_out ? done / (double)(p->n_submitted - p->n_left_out) : 0;
 }

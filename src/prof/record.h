@@ -16,6 +16,7 @@ typedef struct record {
     mp_node_status status;
     mp_time started, ended, open, wait_from;         /* open: start of the interval that runs */
     int announced, executions, unclaimed, listed;    /* listed: in execution_cached */
+    int left_out;                                    /* bypassed: not sent, and not shown */
     double value, max, steps, first_value;
     mp_time first_progress, last_progress;
     progress_event *events;
@@ -32,7 +33,7 @@ typedef struct {
 
 struct mp_profile {
     mp_workflow *w, *sent_as;
-    size_t n_submitted, n, cap;
+    size_t n_submitted, n, cap, n_left_out;
     record *nodes;                                   /* submitted ones first, expanded ones behind */
     interval *intervals;
     size_t n_intervals, cap_intervals;

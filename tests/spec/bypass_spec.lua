@@ -71,6 +71,10 @@ describe("wf:bypass", function()
     local r = pool:submit(lora():bypass { "10", "11" }):wait(20000)
     assert.equal("completed", r.status)
     assert.equal(6, sim:record().executed)
+    assert.same({ 6, 6, 0 }, { r.profile.summary.totalNodes, r.profile.summary.executedNodes, r.profile.summary.pendingNodes })
+    for _, n in ipairs(r.profile.nodes) do assert.is_true(n.nodeId ~= "10" and n.nodeId ~= "11") end
+    assert.equal(6, #r.profile.nodes)
+    assert.equal(1, r.job.progress)
   end)
 
   it("names what is wrong", function()
