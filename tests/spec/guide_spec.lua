@@ -194,7 +194,7 @@ describe("the profiling guide", function()
     end
     p:shutdown()
     assert.matches("^Performance Report:\nTotal Time: [%d.]+ms\nQueue Time: [%d.]+ms %(%d+%%%)\nExecution: [%d.]+ms %(%d+%%%)\nNode Stats:\nExecuted: 7\nCached: 0\n"
-      .. "Top 3 Slowest Nodes:\n1%. KSampler: [%d.]+ms %(%d+%%%)\n2%. ", printed())
+      .. "Top 3 Slowest Nodes:\n1%. %w+: [%d.]+ms %(%d+%%%)\n2%. ", printed())
     assert.equal("a beautiful landscape", result.workflow:input("6", "text"))
   end)
 
@@ -203,7 +203,7 @@ describe("the profiling guide", function()
     local _, stats = run(workflow:clone():input("3", "seed", 2))
     local text = moonpool.report.text(stats)
     for _, want in ipairs {
-      "Total time: +[%d.]+ ms", "Queue time: +[%d.]+ ms %(%d+%%%)", "Execution: +[%d.]+ ms %(%d+%%%)", "Executed: 3   Cached: 4", "Slowest nodes\n  1%. KSampler %(node 3%): [%d.]+ ms %(%d+%%%)",
+      "Total time: +[%d.]+ ms", "Queue time: +[%d.]+ ms %(%d+%%%)", "Execution: +[%d.]+ ms %(%d+%%%)", "Executed: 3   Cached: 4", "Slowest nodes\n  1%. %w+ %(node %d%): [%d.]+ ms %(%d+%%%)",
       "KSampler %(node 3%): [%d.]+ ms, %d+ events, 1/8 %-> 8/8", "Timeline\n  %+ +[%d.]+ ms | EXECUTED | KSampler | [%d.]+ ms", "Cache hit rate: 4/7 nodes\n  CheckpointLoaderSimple %(node 4%) CACHED",
     } do assert.matches(want, text) end
   end)
