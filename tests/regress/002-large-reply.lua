@@ -7,13 +7,10 @@ describe("recovery by a large reply", function()
   after_each(K.clean)
 
   it("finds its prompt among many of others", function()
-    local costs = K.costs(0.1)
-    costs.EmptyImage = 3600000                             -- what others run there does not end by itself
-    local sim = K.sim { costs = costs, speed = 1 }
-    local function theirs(n)
-      local prompt = {}
-      for i = 1, 150 do prompt[tostring(i)] = { class_type = "EmptyImage", inputs = { width = 16, height = 16, batch_size = 1, color = i + n } } end
-      prompt["151"] = { class_type = "PreviewImage", inputs = { images = { "1", 0 } } }
+    local sim = K.sim { step_ms = 5 }
+    local function theirs(n)                                -- runs for long, and is long
+      local prompt = moonpool.json.decode(K.endless():to_json())
+      for i = 101, 250 do prompt[tostring(i)] = { class_type = "EmptyImage", inputs = { width = 16, height = 16, batch_size = 1, color = i + n } } end
       return prompt
     end
     local pool, c = K.pool_of { sim }
