@@ -98,7 +98,7 @@ test: setup
 
 specs: all $B/replay $B/world $B/host $B/states
 	@mkdir -p $B/tmp
-	@MAKEFLAGS= $(MAKE) --no-print-directory -s SAN=$(SAN) -j3 -k -Otarget part-1 part-2 $(if $(filter rel,$(SAN)),part-3)
+	@MAKEFLAGS= $(MAKE) --no-print-directory -s SAN=$(SAN) B=$B LUA=$(LUA) -j3 -k -Otarget part-1 part-2 $(if $(filter rel,$(SAN)),part-3)
 	@$B/world --seeds $(WORLD_SEEDS)
 
 # Layers, linters, the specs under the sanitizers and once more with an eager collector, planted faults, replays.
@@ -110,7 +110,7 @@ check: setup
 	@if command -v clang >/dev/null 2>&1; then $(MAKE) --no-print-directory -s CC=clang WERROR=1 B=build/clang build/clang/moonpool; else echo "clang is not installed: not tried"; fi
 	@$(MAKE) --no-print-directory -s SAN=asan WORLD_SEEDS=200 specs
 	@$(MAKE) --no-print-directory -s $B/world && $B/world --seeds 5000
-	@MAKEFLAGS= MOONPOOL_GC=1 $(MAKE) --no-print-directory -s SAN=asan -j2 -k -Otarget part-1 part-2
+	@MAKEFLAGS= MOONPOOL_GC=1 $(MAKE) --no-print-directory -s SAN=asan LUA=$(LUA) -j2 -k -Otarget part-1 part-2
 	@$(MAKE) --no-print-directory -s replay
 
 # Processes killed, stopped and restarted behind a proxy that cuts, delays and half-closes: tests/chaos. Under ASan: three runs.

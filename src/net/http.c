@@ -6,6 +6,10 @@
 #include <stdlib.h>
 #include <stdio.h>
 #include <strings.h>
+#include <sys/ioctl.h>
+#ifdef __linux__
+#include <linux/sockios.h>
+#endif
 
 struct mp_http {
     mp_loop *loop;
@@ -215,6 +219,18 @@ static void finish(mp_http *h, CURLcode rc) {
     release(h);
 }
 
+/* What curl has handed over and the network has not taken yet: it moves though curl sees nothing. */
+static curl_off_t unsent(const mp_http *h) {
+    int n = 0;
+#ifdef SIOCOUTQ
+    curl_socket_t fd = CURL_SOCKET_BAD;
+    if (curl_easy_getinfo(h->easy, CURLINFO_ACTIVESOCKET, &fd) != CURLE_OK || fd == CURL_SOCKET_BAD || ioctl(fd, SIOCOUTQ, &n) != 0) n = 0;
+#else
+    (void)h;
+#endif
+    return n;
+}
+
 static void on_watch(uv_timer_t *t) {
     watch *w = t->data;
     mp_http *h = w->h;
@@ -222,7 +238,7 @@ static void on_watch(uv_timer_t *t) {
     if (!h) return;
     curl_easy_getinfo(h->easy, CURLINFO_SIZE_UPLOAD_T, &up);
     curl_easy_getinfo(h->easy, CURLINFO_SIZE_DOWNLOAD_T, &down);
-    curl_off_t moved = up + down + (curl_off_t)h->head.n;
+    curl_off_t moved = up + down + (curl_off_t)h->head.n - unsent(h);
     if (h->paused || moved != w->moved) {            /* paused: it is us who do not read */
         w->moved = moved;
         return;
@@ -369,6 +385,7 @@ void mp_http_cancel(mp_http *h) {
 void mp_http_resume(mp_http *h) {
     mp_loop *l = h->loop;
     h->paused = 0;
+    if (h->watch) uv_timer_again(&h->watch->timer);  /* its silence counts from here */
     curl_easy_pause(h->easy, CURLPAUSE_CONT);
     collect(l);
 }

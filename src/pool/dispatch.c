@@ -362,10 +362,9 @@ static void refused(mp_client *c, prompt *pr, mp_failure *f, mp_time now) {
 static void accepted(mp_client *c, prompt *pr, const char *id, mp_time now) {
     mp_pool *p = c->pool;
     mp_job *j = pr->job;
-    int silent = pr->heard == pr->posted;
     if (pr->at != AT_RUNNING) pr->at = AT_WAITING;
     pr->settled = now;
-    if (silent && c->has_socket) c->status_due = now + STATUS_DUE;
+    if (c->heard <= pr->posted && c->has_socket) c->status_due = now + STATUS_DUE;       /* any word since proves the socket */
     c->poll_step = client_poll(c);
     c->poll_at = now + c->poll_step;
     if (j && wanted(p, MP_EV_JOB_ACCEPTED)) {

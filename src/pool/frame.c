@@ -107,9 +107,9 @@ static void of_prompt(mp_client *c, prompt *pr, const mp_msg *m, mp_time now) {
 void frame_message(mp_client *c, const mp_msg *m, mp_time now) {
     prompt *pr = m->prompt_id.n ? prompt_by_id(c, m->prompt_id) : NULL;
     c->heard = now;
+    c->status_due = MP_NEVER;
     emit_message(c, m, now);
     if (m->kind == MP_MSG_STATUS) {
-        c->status_due = MP_NEVER;
         if (m->queue_remaining >= 0 && m->queue_remaining < c->queue_remaining) c->moved = now;   /* or somebody deleted: no proof of work */
         if (m->queue_remaining >= 0) c->queue_remaining = m->queue_remaining;
     } else if (m->kind == MP_MSG_PREVIEW) preview(c, pr, m, now);

@@ -30,7 +30,7 @@
 #define PICTURE_BYTES (256u << 20)                   /* kept of one prompt */
 #define STORED_FILES 10000                           /* files remembered per client */
 #define STRAY_INTERRUPT MP_MS(30000)                 /* one of ours may hit the next prompt so long (protocol 2.5) */
-#define STATUS_DUE MP_MS(5000)                       /* after a POST a status broadcast must come, else the socket is orphaned */
+#define STATUS_DUE MP_MS(5000)                       /* after a POST a status broadcast must come, if nothing else, or the socket is orphaned */
 #define PASSED_OVER 64                               /* a group is passed over so often at most by others of equal rank */
 #define DEAF_ATTEMPTS 2                              /* without a socket, before we go on by asking */
 #define KILL_AGAIN MP_MS(2000)                       /* between looks at a prompt that should go away */

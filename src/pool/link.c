@@ -42,12 +42,14 @@ static void close_socket(mp_client *c, uint64_t conn) {
     p->actions[p->a_head + p->a_n - 1].conn = conn;
 }
 
+static mp_time jitter(mp_pool *p, mp_time t) { return t + (mp_time)((mp_rng_unit(&p->rng) * 0.6 - 0.3) * (double)t); }
+
 static mp_time pause_of(mp_client *c) {
     mp_pool *p = c->pool;
     mp_time t = p->o.reconnect_base / 4;
     for (int i = 0; i < c->failures && t < p->o.reconnect_cap; i++) t = i ? t * 2 : p->o.reconnect_base;
     if (t > p->o.reconnect_cap) t = p->o.reconnect_cap;
-    return t + (mp_time)((mp_rng_unit(&p->rng) * 0.6 - 0.3) * (double)t);
+    return jitter(p, t);
 }
 
 static void told(mp_client *c, mp_time now) {
@@ -101,7 +103,7 @@ void link_reset(mp_client *c, const char *why, mp_time now) {
 static void online(mp_client *c, mp_time now) {
     if (!c->has_stats || (!c->has_socket && !c->polling)) return;
     c->state = MP_CLIENT_ONLINE;
-    c->socket_at = c->polling ? now + pause_of(c) : MP_NEVER;
+    c->socket_at = c->polling ? now + jitter(c->pool, c->pool->o.reconnect_base / 4) : MP_NEVER;
     if (c->polling) c->poll_at = now;
     c->tried = 1;
     /* With prompts there, the link has proven itself only when their whereabouts are known: see surveyed. */
@@ -142,7 +144,7 @@ void link_connected(mp_client *c, uint64_t action, const mp_result *r, mp_time n
             c->deaf = 0;
             online(c, now);
         }
-    } else if (c->polling && !stale) c->socket_at = now + 4 * pause_of(c);       /* still none to be had */
+    } else if (c->polling && !stale) c->socket_at = now + jitter(c->pool, c->pool->o.reconnect_base);         /* still none to be had */
     else if (c->state == MP_CLIENT_CONNECTING && !stale) {
         char *words = c->socket_words;
         if (r->status) snprintf(words, sizeof c->socket_words, "its WebSocket was refused with status %d", r->status);
@@ -219,5 +221,5 @@ void link_tick(mp_client *c, mp_time now) {
         c->socket_at = MP_NEVER;
         open_socket(c);
     }
-    if (c->state == MP_CLIENT_ONLINE && c->status_due <= now) link_reset(c, "its WebSocket is deaf: no status after a prompt was sent", now);
+    if (c->state == MP_CLIENT_ONLINE && c->status_due <= now) link_reset(c, "its WebSocket is deaf: not a word after a prompt was sent", now);
 }

@@ -184,6 +184,7 @@ static void bury(prompt *pr, mp_place where, mp_time now) {
     mp_time settle = pr->client->pool->o.settle;
     if (where == MP_PLACE_RUNNING) {                 /* an answer that was under way meanwhile is no reason to ask twice */
         if (!pr->interrupting && now >= pr->stop_again) send_interrupt(pr, now);
+        else if (!pr->interrupting) pr->due = pr->stop_again;
     } else if (where == MP_PLACE_PENDING && pr->deleted) {             /* not obeyed: again, but not at once */
         pr->deleted = 0;
         pr->due = now + (KILL_AGAIN << (pr->kills < 4 ? pr->kills++ : 4));

@@ -107,7 +107,7 @@ static int range_of(mp_str text, size_t n, size_t *from, size_t *to) {
     if (text.n <= 6 || text.n >= sizeof copy || memcmp(text.p, "bytes=", 6) != 0) return 0;
     snprintf(copy, sizeof copy, "%.*s", (int)text.n - 6, text.p + 6);
     char *dash = strchr(copy, '-');
-    if (!dash) return 0;
+    if (!dash || strspn(copy, "0123456789-") != strlen(copy) || strchr(dash + 1, '-')) return 0;
     if (dash == copy) {
         size_t last = strtoull(dash + 1, &end, 10);
         *from = last < n ? n - last : 0;

@@ -81,6 +81,8 @@ void png_make(mp_buf *b, int w, int h, uint64_t look, const char *prompt, const 
 
 /* ---- reading --------------------------------------------------------------------------------------------- */
 
+#define PIXEL_BYTES (128u << 20)                     /* of a picture that is read */
+
 static uint32_t be32(const char *p) {
     const unsigned char *u = (const unsigned char *)p;
     return (uint32_t)u[0] << 24 | (uint32_t)u[1] << 16 | (uint32_t)u[2] << 8 | u[3];
@@ -115,6 +117,10 @@ int png_read(mp_str f, pixels *out) {
     }
     size_t row = (size_t)w * (size_t)bytes;
     uLongf got = (uLongf)((row + 1) * h);
+    if (got > PIXEL_BYTES || got / 1032 > packed.n) {   /* nothing packs better (zlib), so it is no picture of that size */
+        mp_buf_free(&packed);
+        return 0;
+    }
     unsigned char *raw = mp_alloc(got);
     int good = packed.n && uncompress(raw, &got, (const unsigned char *)packed.p, (uLong)packed.n) == Z_OK && got == (row + 1) * h;
     for (uint32_t y = 0; good && y < h; y++) good = unfilter(raw + y * (row + 1) + 1, y ? raw + (y - 1) * (row + 1) + 1 : NULL, row, (size_t)bytes, raw[y * (row + 1)]);

@@ -182,6 +182,7 @@ static void expect_free(trial *x, uint32_t serial) {
 static void check_pauses(trial *x, size_t i, const mp_event *e) {
     mp_time *last = x->away[i], now = mp_world_now(x->w), least = mp_pool_options(mp_world_pool(x->w))->reconnect_base * 7 / 10;
     if (!e->data) return;
+    if (!x->faulty) broke(x, "sim%zu is offline though nothing went wrong: %s", i, e->data);
     if (x->away_who[i] != e->client) last[0] = last[1] = 0;
     if (last[1] && now - last[1] < least && now > x->frozen) broke(x, "sim%zu is tried again and again without a pause", i);
     x->away_who[i] = e->client;
