@@ -241,8 +241,12 @@ end
 
 -- Any request on this client's server, bounded by the pool's request_timeout_ms. Waits; returns the reply as
 -- http.request does.
-function Client:get(path) return call(self, "GET", path) end
+function Client:get(path)
+  if type(path) ~= "string" then error("client:get: a path expected, got " .. type(path), 2) end
+  return call(self, "GET", path)
+end
 function Client:post(path, body)
+  if type(path) ~= "string" then error("client:post: a path expected, got " .. type(path), 2) end
   return call(self, "POST", path, type(body) == "table" and core.json.encode(body) or body or "")
 end
 -- Each waits and returns the decoded JSON, or nil, err.
@@ -408,6 +412,7 @@ end
 function Result:fetch(file, options)
   known(options, { max_bytes = true }, "result:fetch")
   local bound = options and options.max_bytes or 256 * 1024 * 1024
+  if type(file) ~= "table" or not (file.data or type(file.filename) == "string") then error("result:fetch: a file of result.files expected", 2) end
   if type(bound) ~= "number" or bound < 1 then error("result:fetch: option 'max_bytes': a number from 1 expected", 2) end
   if file.data then
     if #file.data > bound then return nil, fail("limit", "the picture is larger than max_bytes") end
@@ -733,6 +738,7 @@ end
 -- loop. nil, err when the queue is full, a policy refuses it or the pool is closing. Options: README.
 function Pool:submit(workflow, options)
   if type(workflow) == "table" then error("submit: a workflow expected, got a table (use moonpool.workflow.from, or submit_variants for a list)", 2) end
+  if type(workflow) ~= "userdata" then error("submit: a workflow expected, got " .. type(workflow), 2) end
   return breathe(pcall(self._submit, self, workflow, options))
 end
 

@@ -28,6 +28,7 @@ const char *mp_err_kind(int code) {
     case MP_ETIMEOUT: return "timeout";
     case MP_EABORT: return "aborted";
     case MP_ETLS: return "tls";
+    case MP_EPOLICY: return "policy";
     case MP_EREFUSED: return "connection";           /* scripts need not know that nothing was sent */
     default: return "error";
     }

@@ -7,7 +7,7 @@
 enum {
     MP_OK = 0, MP_EINVAL = -1, MP_ENOMEM = -2, MP_EBUSY = -3, MP_EFULL = -4, MP_EGONE = -5,
     MP_EPARSE = -6, MP_ELIMIT = -7, MP_EIO = -8, MP_ENET = -9, MP_ETIMEOUT = -10, MP_EABORT = -11,
-    MP_ETLS = -12, MP_EREFUSED = -13
+    MP_ETLS = -12, MP_EREFUSED = -13, MP_EPOLICY = -14
 };
 
 typedef struct mp_err {

@@ -154,7 +154,7 @@ static int refused_by_policy(mp_pool *p, mp_job *j, mp_err *e) {
     int no = 0;
     p->locked++;
     if (p->policy && p->policy->admit && !p->policy->admit(p->policy->ud, p, j, why, sizeof why))
-        no = mp_fail(e, MP_EINVAL, "refused by the policy%s%s", *why ? ": " : "", why);
+        no = mp_fail(e, MP_EPOLICY, "refused by the policy%s%s", *why ? ": " : "", why);
     else if (p->policy && p->policy->rank && p->policy->rank(p->policy->ud, p, j, &rank)) j->rank = rank;
     p->locked--;
     return no;

@@ -57,6 +57,19 @@ local function rogue(mode)
   return "http://127.0.0.1:" .. port
 end
 
+describe("what a script gives wrongly", function()
+  it("is named, with what was expected", function()
+    local pool = new_pool()
+    local c = assert(pool:add_client(nowhere()))
+    for _, x in ipairs { { function() pool:submit(5) end, "submit: a workflow expected, got number" }, { function() pool:submit() end, "submit: a workflow expected, got nil" },
+      { function() c:get() end, "client:get: a path expected" }, { function() c:post(nil, "x") end, "client:post: a path expected" },
+      { function() moonpool.pool { inactivity_ms = 100 } end, "inactivity_ms" }, { function() moonpool.sim { random_errors = 3 } end, "random_errors" },
+      { function() moonpool.http.request { url = "http://x", silence_ms = "x" } end, "silence_ms" } } do
+      assert.error_matches(x[1], x[2])
+    end
+  end)
+end)
+
 after_each(function()
   for i = #opened, 1, -1 do pcall(opened[i]) end
   opened = {}

@@ -674,6 +674,7 @@ describe("a download", function()
     assert.equal("limit", err.kind)
     assert.is_true(whole == assert(r:fetch(r.files[1], { max_bytes = #whole })))
     assert.error_matches(function() r:fetch(r.files[1], { max_byte = 5 }) end, "max_byte")
+    for _, wrong in ipairs { false, 5, {}, "a.png" } do assert.error_matches(function() r:fetch(wrong or nil) end, "result:fetch: a file") end
   end)
 
   scripted("of a file that is gone is an error that names it", function()

@@ -1504,7 +1504,7 @@ describe("a policy", function()
     local pool = two_clients { policy = { admit = function(job) return job.metadata ~= nil, "who are you" end } }
     local job, err = pool:submit(picture())
     assert.is_nil(job)
-    assert.equal("invalid", err.kind)
+    assert.equal("policy", err.kind)
     assert.matches("who are you", err.message)
     assert.equal("completed", pool:submit(picture(), { metadata = { me = 1 } }):wait().status)
   end)
