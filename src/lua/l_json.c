@@ -95,7 +95,7 @@ static int json_decode(lua_State *L) {
 
 static void no(lua_State *L, mp_buf *b, const char *what, const char *why, const char *type) {
     mp_buf_free(b);
-    luaL_error(L, "%s: %s %s cannot be written as JSON", what, why, type);
+    luaL_error(L, "%s: %s%s%s cannot be written as JSON", what, why, *type ? " " : "", type);
 }
 
 static int compare_names(const void *a, const void *b) {

@@ -83,7 +83,7 @@ static void offline(mp_client *c, const char *why, mp_time now) {
         pr->gap = 1;
         pr->history = 0;
     }
-    mp_logf(&c->pool->log, was == MP_CLIENT_ONLINE || c->failures == 1 ? MP_LOG_WARN : MP_LOG_DEBUG, "client %s is offline: %s", c->name, why);
+    mp_logf(&c->pool->log, !c->pool->closing && (was == MP_CLIENT_ONLINE || c->failures == 1) ? MP_LOG_WARN : MP_LOG_DEBUG, "client %s is offline: %s", c->name, why);
     told(c, now);
     client_rearm(c, now);
 }

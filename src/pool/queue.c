@@ -273,7 +273,7 @@ static void missing_where(mp_pool *p, const mp_job *j, mp_failure *f) {
     mp_buf b = { 0 };
     for (mp_client *c = p->clients; c && b.n < 400; c = c->next)
         if (!c->removed) mp_buf_printf(&b, "%s%s: %s", b.n ? "; " : "", c->name, why_not(c, j));
-    mp_failure_set(f, MP_FAIL_NO_CLIENTS, "no client that could run it for %.0f s%s%s", (double)p->o.no_client / 1e6, b.n ? ": " : ": the pool has no clients", b.n ? b.p : "");
+    mp_failure_set(f, MP_FAIL_NO_CLIENTS, "no client that could run it for %g s%s%s", (double)p->o.no_client / 1e6, b.n ? ": " : ": the pool has no clients", b.n ? b.p : "");
     mp_buf_free(&b);
 }
 
