@@ -1,6 +1,5 @@
 /* base/rng.c -- floor 0, base: seeded randomness. */
 #include "base/rng.h"
-#include <stdio.h>
 
 static uint64_t splitmix(uint64_t *x) {
     uint64_t z = (*x += 0x9e3779b97f4a7c15u);
@@ -35,10 +34,12 @@ void mp_uuid(mp_rng *r, char out[MP_UUID_SIZE]) {
     uint64_t a = mp_rng_u64(r), b = mp_rng_u64(r);
     a = (a & ~0xf000ull) | 0x4000ull;
     b = (b & ~(3ull << 62)) | (2ull << 62);
-    for (int i = 0, k = 0; i < MP_UUID_SIZE - 1; i++) {              /* 8-4-4-4-12 digits */
-        if (i == 8 || i == 13 || i == 18 || i == 23) { out[i] = '-'; continue; }
-        out[i] = "0123456789abcdef"[(k < 16 ? a >> (60 - 4 * k) : b >> (124 - 4 * k)) & 15];
-        k++;
+    static const char digits[] = "0123456789abcdef";
+    for (int k = 0, i = 0; k < 16; k++) {            /* 8-4-4-4-12 digits */
+        unsigned byte = (unsigned)(k < 8 ? a >> (56 - 8 * k) : b >> (120 - 8 * k)) & 255;
+        if (k == 4 || k == 6 || k == 8 || k == 10) out[i++] = '-';
+        out[i++] = digits[byte >> 4];
+        out[i++] = digits[byte & 15];
     }
     out[MP_UUID_SIZE - 1] = 0;
 }

@@ -61,8 +61,7 @@ static void look(mp_client *c, known *k, mp_time now) {
     mp_buf_puts(&path, "/object_info/");
     mp_buf_url(&path, mp_str_of(k->block->class_type));
     c->looking = act(c->pool, c, DO_LOOK, NULL, "GET", &path, NULL, c->pool->o.request_timeout);
-    under_way *u;
-    HASH_FIND(hh, c->pool->under_way, &c->looking, sizeof c->looking, u);
+    under_way *u = action_under_way(c->pool, c->looking);
     u->s = shape_ref(k->s);
     if (k->block->until <= now) k->block->until = now + (c->pool->o.catalogue ? c->pool->o.catalogue : MP_NEVER - now);
 }

@@ -2,6 +2,13 @@
 #include "pool/inside.h"
 #include <stdlib.h>
 
+/* Ids count up: they are their own hash. */
+under_way *action_under_way(mp_pool *p, uint64_t id) {
+    under_way *u;
+    HASH_FIND_BYHASHVALUE(hh, p->under_way, &id, sizeof id, (unsigned)id, u);
+    return u;
+}
+
 uint64_t act(mp_pool *p, mp_client *c, purpose why, const char *id, const char *method, mp_buf *path, mp_buf *body, mp_time timeout) {
     under_way *u = mp_alloc(sizeof *u);
     u->id = ++p->next_action;
@@ -10,7 +17,7 @@ uint64_t act(mp_pool *p, mp_client *c, purpose why, const char *id, const char *
     u->epoch = c->epoch;
     c->actions++;
     if (id) memcpy(u->prompt, id, strlen(id) + 1);
-    HASH_ADD(hh, p->under_way, id, sizeof u->id, u);
+    HASH_ADD_BYHASHVALUE(hh, p->under_way, id, sizeof u->id, (unsigned)u->id, u);
     if (p->a_head + p->a_n == p->a_cap && p->a_head) {               /* slide down before growing */
         memmove(p->actions, p->actions + p->a_head, p->a_n * sizeof *p->actions);
         p->a_head = 0;

@@ -291,6 +291,7 @@ void block_recheck(mp_client *c, mp_time now);       /* it is online again: perh
 mp_workflow *respell(mp_client *c, mp_workflow *w);  /* file names as this server spells them */
 
 /* event.c */
+under_way *action_under_way(mp_pool *p, uint64_t id);         /* NULL: none, or reported */
 uint64_t act(mp_pool *p, mp_client *c, purpose why, const char *prompt, const char *method, mp_buf *path, mp_buf *body, mp_time timeout);
 int wanted(const mp_pool *p, mp_event_kind k);
 mp_event *event(mp_pool *p, mp_event_kind k, const mp_job *j, const mp_client *c, mp_time now);

@@ -103,8 +103,7 @@ mp_time mp_pool_next(const mp_pool *p) {
 }
 
 void mp_pool_done(mp_pool *p, uint64_t action, const mp_result *r, mp_time now) {
-    under_way *u;
-    HASH_FIND(hh, p->under_way, &action, sizeof action, u);
+    under_way *u = action_under_way(p, action);
     if (!u) return;                                  /* reported before, or never ours */
     HASH_DEL(p->under_way, u);
     mp_client *c = u->client;

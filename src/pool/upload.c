@@ -97,9 +97,7 @@ int upload_next(prompt *pr, mp_time now) {
     mp_time bound = 10 * c->pool->o.request_timeout + (mp_time)f->n * 16;        /* 64 KB a second is slow */
     act(c->pool, c, DO_UPLOAD, pr->id, "POST", &path, NULL, bound);
     mp_action *a = &c->pool->actions[c->pool->a_head + c->pool->a_n - 1];
-    under_way *u;
-    HASH_FIND(hh, c->pool->under_way, &a->id, sizeof a->id, u);
-    u->file = mp_file_ref(f);                        /* one for the owner of the action, one for us to know what it was */
+    action_under_way(c->pool, a->id)->file = mp_file_ref(f);                        /* one for the owner of the action, one for us to know what it was */
     a->file = mp_file_ref(f);
     pr->uploaded++;
     return 0;
