@@ -20,6 +20,11 @@ static inline mp_str mp_str_make(const char *p, size_t n) { mp_str s = { p, n };
 static inline int mp_str_eq(mp_str a, mp_str b) { return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0); }
 static inline int mp_str_is(mp_str a, const char *z) { return mp_str_eq(a, mp_str_of(z)); }
 
+static inline uint32_t mp_be32(const char *p) {      /* the four bytes there, the highest first */
+    const unsigned char *u = (const unsigned char *)p;
+    return (uint32_t)u[0] << 24 | (uint32_t)u[1] << 16 | (uint32_t)u[2] << 8 | u[3];
+}
+
 /* Memory that must be there: on exhaustion these say so on stderr and abort, because a
  * pool that lost a job for lack of a few bytes would break its only promise. */
 void *mp_alloc(size_t n);                    /* zeroed */

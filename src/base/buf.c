@@ -95,9 +95,7 @@ void mp_buf_json(mp_buf *b, mp_str s) {
     mp_buf_putc(b, '"');
     for (size_t i = 0; i < s.n;) {
         size_t run = i, len = 1;
-        while (run < s.n && plain[p[run]]) run++;
-        while (run < s.n && p[run] >= 0x20 && p[run] != '"' && p[run] != '\\' && (len = p[run] < 0x80 ? 1 : utf8_len(p + run, s.n - run)) != 0)
-            run += len;
+        while (run < s.n && (len = plain[p[run]] ? 1 : p[run] >= 0x80 ? utf8_len(p + run, s.n - run) : 0) != 0) run += len;
         if (run > i) mp_buf_add(b, p + i, run - i);
         i = run;
         if (i >= s.n) break;

@@ -131,11 +131,6 @@ int mp_decode_text(mp_str frame, mp_msg *m, mp_err *e) {
     return 0;
 }
 
-static uint32_t be32(const char *p) {
-    const unsigned char *u = (const unsigned char *)p;
-    return (uint32_t)u[0] << 24 | (uint32_t)u[1] << 16 | (uint32_t)u[2] << 8 | u[3];
-}
-
 /* By content: image_type says image/jpeg for everything but PNG (protocol 4). */
 static const char *sniff(mp_str image) {
     if (image.n >= 8 && memcmp(image.p, "\x89PNG", 4) == 0) return "png";
@@ -158,7 +153,7 @@ static int preview_metadata(mp_str json, mp_msg *m) {
 int mp_decode_binary(mp_str f, mp_msg *m, mp_err *e) {
     clear(m);
     if (f.n < 8) return mp_fail(e, MP_EPARSE, "a binary frame of %zu bytes, too short for any kind", f.n);
-    uint32_t event = be32(f.p), n = be32(f.p + 4);
+    uint32_t event = mp_be32(f.p), n = mp_be32(f.p + 4);
     mp_str rest = mp_str_make(f.p + 8, f.n - 8);
     switch (event) {
     case 1:

@@ -3,11 +3,6 @@
 
 int mp_png_is(const char *p, size_t n) { return n >= 8 && memcmp(p, "\x89PNG\r\n\x1a\n", 8) == 0; }
 
-static uint32_t be32(const char *p) {
-    const unsigned char *u = (const unsigned char *)p;
-    return (uint32_t)u[0] << 24 | (uint32_t)u[1] << 16 | (uint32_t)u[2] << 8 | u[3];
-}
-
 /* Behind the keyword of an iTXt chunk: compression flag and method, language, translated keyword, text. */
 static int itxt(mp_str rest, mp_str *text) {
     if (rest.n < 2 || rest.p[0] != 0) return 0;
@@ -25,7 +20,7 @@ int mp_png_text(const char *p, size_t n, const char *keyword, mp_str *text) {
     size_t k = strlen(keyword) + 1;
     if (!mp_png_is(p, n)) return 0;
     for (size_t at = 8; n - at >= 12;) {
-        size_t len = be32(p + at);
+        size_t len = mp_be32(p + at);
         const char *type = p + at + 4, *data = p + at + 8;
         if (len > n - at - 12) return 0;
         if (len >= k && memcmp(data, keyword, k) == 0) {

@@ -11,14 +11,15 @@
 #include <linux/sockios.h>
 #endif
 
+typedef struct { const char *p; size_t n, at; } borrowed;         /* at: how much of it curl has taken */
+
 struct mp_http {
     mp_loop *loop;
     CURL *easy;
     struct curl_slist *headers;
     curl_mime *mime;
     mp_buf body, head;
-    char *sent;                                      /* the body, its size, how much of it curl has taken */
-    size_t n_sent, taken;
+    borrowed sent;                                   /* the body, ours */
     size_t max_body;
     int over, canceled, paused;
     struct watch *watch;
@@ -31,7 +32,7 @@ struct mp_http {
 
 typedef struct { uv_poll_t poll; mp_loop *loop; curl_socket_t fd; } sock;
 
-/* Looks now and then whether a request has moved. h: NULL when that is over. */
+/* Looks now and then whether a request has moved. */
 typedef struct watch { uv_timer_t timer; mp_http *h; uint64_t every; curl_off_t moved; } watch;
 
 static void finish(mp_http *h, CURLcode rc);
@@ -168,7 +169,6 @@ static void on_watch_closed(uv_handle_t *t) { free(t->data); }
 
 static void unwatch(mp_http *h) {
     if (!h->watch) return;
-    h->watch->h = NULL;
     uv_close((uv_handle_t *)&h->watch->timer, on_watch_closed);
     h->watch = NULL;
 }
@@ -185,7 +185,7 @@ static void release(mp_http *h) {
     curl_slist_free_all(h->headers);
     mp_buf_free(&h->body);
     mp_buf_free(&h->head);
-    free(h->sent);
+    free((char *)h->sent.p);
     free(h);
 }
 
@@ -235,7 +235,6 @@ static void on_watch(uv_timer_t *t) {
     watch *w = t->data;
     mp_http *h = w->h;
     curl_off_t up = 0, down = 0;
-    if (!h) return;
     curl_easy_getinfo(h->easy, CURLINFO_SIZE_UPLOAD_T, &up);
     curl_easy_getinfo(h->easy, CURLINFO_SIZE_DOWNLOAD_T, &down);
     curl_off_t moved = up + down + (curl_off_t)h->head.n - unsent(h);
@@ -267,8 +266,6 @@ static void headers_of(mp_http *h, const mp_http_opts *o) {
     curl_easy_setopt(h->easy, CURLOPT_HTTPHEADER, h->headers);
 }
 
-typedef struct { const char *p; size_t n, at; } borrowed;
-
 static borrowed *borrow(const mp_http_part *part) {
     borrowed *b = mp_alloc(sizeof *b);
     *b = (borrowed){ part->data, part->n, 0 };
@@ -290,14 +287,6 @@ static int seek_borrowed(void *ud, curl_off_t to, int from) {
     return CURL_SEEKFUNC_OK;
 }
 
-static size_t read_sent(char *to, size_t size, size_t n, void *ud) {
-    mp_http *h = ud;
-    size_t k = size * n < h->n_sent - h->taken ? size * n : h->n_sent - h->taken;
-    memcpy(to, h->sent + h->taken, k);
-    h->taken += k;
-    return k;
-}
-
 /* A kept connection that dies after the body went out and before a byte came back: curl would send the body again by
  * itself, and a prompt would run twice. It asks for a rewind first, which is refused; whoever asked finds out what the
  * server has. Credentials and redirects rewind before anything was taken amiss, so they still may. */
@@ -305,9 +294,7 @@ static int seek_sent(void *ud, curl_off_t to, int from) {
     mp_http *h = ud;
     long status = 0;
     curl_easy_getinfo(h->easy, CURLINFO_RESPONSE_CODE, &status);
-    if (status == 0 || from != SEEK_SET || to < 0 || (size_t)to > h->n_sent) return CURL_SEEKFUNC_FAIL;
-    h->taken = (size_t)to;
-    return CURL_SEEKFUNC_OK;
+    return status == 0 ? CURL_SEEKFUNC_FAIL : seek_borrowed(&h->sent, to, from);
 }
 
 static void body_of(mp_http *h, const mp_http_opts *o) {
@@ -328,12 +315,11 @@ static void body_of(mp_http *h, const mp_http_opts *o) {
     }
     if (strcmp(method, "GET") == 0) return;
     if (strcmp(method, "HEAD") == 0) { curl_easy_setopt(h->easy, CURLOPT_NOBODY, 1L); return; }
-    h->sent = mp_strndup(o->n_body ? o->body : "", o->n_body);
+    h->sent = (borrowed){ mp_strndup(o->n_body ? o->body : "", o->n_body), o->n_body, 0 };
     curl_easy_setopt(h->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)o->n_body);
-    h->n_sent = o->n_body;
     curl_easy_setopt(h->easy, CURLOPT_POST, 1L);
-    curl_easy_setopt(h->easy, CURLOPT_READFUNCTION, read_sent);
-    curl_easy_setopt(h->easy, CURLOPT_READDATA, h);
+    curl_easy_setopt(h->easy, CURLOPT_READFUNCTION, read_borrowed);
+    curl_easy_setopt(h->easy, CURLOPT_READDATA, &h->sent);
     curl_easy_setopt(h->easy, CURLOPT_SEEKFUNCTION, seek_sent);
     curl_easy_setopt(h->easy, CURLOPT_SEEKDATA, h);
     if (strcmp(method, "POST") != 0) curl_easy_setopt(h->easy, CURLOPT_CUSTOMREQUEST, method);

@@ -190,7 +190,7 @@ void post(prompt *pr, mp_time now) {
     mp_buf path = { 0 }, body = { 0 };
     mp_prompt_opts o = { c->sid, pr->id, pr->job->extra_data, c->api_key, pr->job->front };
     pr->at = AT_POSTING;
-    pr->posted = pr->heard = now;
+    pr->posted = now;
     mp_buf_puts(&path, "/prompt");
     mp_buf_room(&body, 500);                         /* what the smallest take, so that it does not grow in steps */
     mp_request_prompt(&body, pr->w, &o);
@@ -218,7 +218,7 @@ static void send(mp_pool *p, mp_job *j, mp_client *c, mp_time now) {
     pr->s = shape_ref(s);
     pr->at = AT_UPLOADING;
     pr->speaker = -1;
-    pr->posted = pr->heard = now;
+    pr->posted = now;
     pr->settled = pr->verdict_at = pr->due = pr->began = MP_NEVER;
     pr->k = client_known(c, s, 1);
     pr->k->users++;

@@ -76,7 +76,7 @@ static void left_executor(prompt *pr, mp_time now) {
 }
 
 static void of_prompt(mp_client *c, prompt *pr, const mp_msg *m, mp_time now) {
-    c->moved = pr->heard = now;
+    c->moved = now;
     client_unwedge(c, 1, now);
     c->poll_step = client_poll(c);
     c->poll_at = now + c->poll_step;

@@ -94,7 +94,7 @@ typedef struct prompt {
     int held;                                        /* its file would replace one that another prompt there still needs */
     double shown;                                    /* progress, as told so far */
     int taking;                                      /* being taken back: a delete was sent while it only waits */
-    mp_time posted, settled, verdict_at, heard, due; /* settled: when the reply (or its loss) came; due: next look */
+    mp_time posted, settled, verdict_at, due;        /* settled: when the reply (or its loss) came; due: next look */
     mp_time taken_at, stop_again;                    /* stop_again: no further interrupt before */
     size_t reused;                                   /* attached files that were on the server before */
     mp_time began, silence;                          /* silence: how long nothing may be heard of it */
@@ -367,6 +367,7 @@ void give_up_all(mp_client *c, mp_fail_kind kind, const char *words, int keep, m
 void prompt_interrupted(prompt *pr, mp_time now);
 mp_time silence_bound(const prompt *pr);
 prompt *prompt_by_id(mp_client *c, mp_str id);
+mp_time jitter(mp_pool *p, mp_time t);               /* give or take 30 % */
 int take_back(mp_client *idle, mp_time now);         /* nothing waits for this client: fetch a prompt that only waits elsewhere */
 
 /* upload.c */

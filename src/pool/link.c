@@ -42,8 +42,6 @@ static void close_socket(mp_client *c, uint64_t conn) {
     p->actions[p->a_head + p->a_n - 1].conn = conn;
 }
 
-static mp_time jitter(mp_pool *p, mp_time t) { return t + (mp_time)((mp_rng_unit(&p->rng) * 0.6 - 0.3) * (double)t); }
-
 static mp_time pause_of(mp_client *c) {
     mp_pool *p = c->pool;
     mp_time t = p->o.reconnect_base / 4;

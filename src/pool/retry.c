@@ -21,10 +21,12 @@ static void avoid(mp_job *j, const mp_client *c) {
     t->avoid[t->n_avoid++] = c->serial;
 }
 
+mp_time jitter(mp_pool *p, mp_time t) { return t + (mp_time)((mp_rng_unit(&p->rng) * 0.6 - 0.3) * (double)t); }
+
 static mp_time delay_of(mp_pool *p, const mp_job *j) {
     mp_time d = j->wishes && j->wishes->retry_delay >= 0 ? j->wishes->retry_delay : p->o.retry_delay;
     for (int i = 1; i < j->attempts && d < MP_MS(3600000); i++) d *= 2;
-    return d + (mp_time)((mp_rng_unit(&p->rng) * 0.6 - 0.3) * (double)d);
+    return jitter(p, d);
 }
 
 /* Before the next try there the server is asked to give its memory back (protocol 5.6). */

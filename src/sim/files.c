@@ -5,8 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define TROUBLE "500 Internal Server Error\n\nServer got itself in trouble"
-
 static char *place_of(const char *type, const char *subfolder, const char *name) { return mp_format("%s/%s%s%s", type, subfolder, *subfolder ? "/" : "", name); }
 
 file *file_find(mp_sim *s, const char *type, const char *subfolder, const char *name) {
@@ -171,7 +169,7 @@ static void show(mp_sim *s, const mp_sim_request *r, const file *f, const char *
     else if (!made) png_make(&b, f->width, f->height, f->look, f->prompt, f->pnginfo);
     else draw(&x, f->width, f->height, f->look);
     if (!made) send_file(s, r, f, shown, b.n > 3 && memcmp(b.p, "\x89PNG", 4) == 0 ? "image/png" : "application/octet-stream", mp_buf_view(&b));
-    else if (f->bytes && !png_read(mp_buf_view(&b), &x)) reply(s, r->tag, 500, "text/plain; charset=utf-8", TROUBLE, sizeof TROUBLE - 1);
+    else if (f->bytes && !png_read(mp_buf_view(&b), &x)) trouble(s, r->tag);
     else {
         send_made(s, r, &x, shown, preview, channel);
         free(x.rgba);
@@ -281,7 +279,7 @@ void upload(mp_sim *s, const mp_sim_request *r, int mask, mp_time now) {
     }
     if (!image || !image->filename.n || strstr(sub, "..") || sub[0] == '/' || memmem(image->filename.p, image->filename.n, "..", 2)) { reply(s, r->tag, 400, "application/octet-stream", "", 0); return; }
     if (strcmp(type, "input") && strcmp(type, "temp") && strcmp(type, "output")) {
-        reply(s, r->tag, 500, "text/plain; charset=utf-8", TROUBLE, sizeof TROUBLE - 1);
+        trouble(s, r->tag);
         return;
     }
     mp_buf merged = { 0 };
@@ -296,7 +294,7 @@ void upload(mp_sim *s, const mp_sim_request *r, int mask, mp_time now) {
         int there = original != NULL, asked = o != NULL, good = !there || merge(original, image->body, &merged);
         bytes = mp_buf_view(&merged);
         mp_json_free(o);
-        if (!asked || !good) { reply(s, r->tag, 500, "text/plain; charset=utf-8", TROUBLE, sizeof TROUBLE - 1); return; }
+        if (!asked || !good) { trouble(s, r->tag); return; }
         if (!there) {                                /* answered like a success, and nothing is written (protocol 2.9) */
             mp_buf b = { 0 };
             mp_buf_puts(&b, "{\"name\": ");

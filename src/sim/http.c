@@ -13,7 +13,7 @@ static void json(mp_sim *s, uint64_t tag, int status, mp_buf *b) {
     mp_buf_free(b);
 }
 
-static void trouble(mp_sim *s, uint64_t tag) {
+void trouble(mp_sim *s, uint64_t tag) {
     static const char words[] = "500 Internal Server Error\n\nServer got itself in trouble";
     reply(s, tag, 500, TEXT, words, sizeof words - 1);
 }

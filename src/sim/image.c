@@ -83,11 +83,6 @@ void png_make(mp_buf *b, int w, int h, uint64_t look, const char *prompt, const 
 
 #define PIXEL_BYTES (128u << 20)                     /* of a picture that is read */
 
-static uint32_t be32(const char *p) {
-    const unsigned char *u = (const unsigned char *)p;
-    return (uint32_t)u[0] << 24 | (uint32_t)u[1] << 16 | (uint32_t)u[2] << 8 | u[3];
-}
-
 static int paeth(int a, int b, int c) {
     int p = a + b - c, pa = abs(p - a), pb = abs(p - b), pc = abs(p - c);
     return pa <= pb && pa <= pc ? a : pb <= pc ? b : c;
@@ -107,11 +102,11 @@ int png_read(mp_str f, pixels *out) {
     static const int channels[] = { 1, 0, 3, 0, 2, 0, 4 };
     mp_buf packed = { 0 };
     if (f.n < 33 || memcmp(f.p, "\x89PNG\r\n\x1a\n", 8) != 0 || memcmp(f.p + 12, "IHDR", 4) != 0) return 0;
-    uint32_t w = be32(f.p + 16), h = be32(f.p + 20);
+    uint32_t w = mp_be32(f.p + 16), h = mp_be32(f.p + 20);
     int kind = f.p[25], bytes = kind >= 0 && kind < 7 ? channels[kind] : 0;
     if (!w || !h || w > 16384 || h > 16384 || f.p[24] != 8 || !bytes || f.p[28]) return 0;
     for (size_t at = 8, n; at + 12 <= f.n; at += n + 12) {
-        n = be32(f.p + at);
+        n = mp_be32(f.p + at);
         if (n > f.n - at - 12) break;
         if (memcmp(f.p + at + 4, "IDAT", 4) == 0) mp_buf_add(&packed, f.p + at + 8, n);
     }

@@ -146,6 +146,7 @@ typedef struct date { int year, month, day, hour, minute, second, weekday; } dat
 date date_of(long seconds);                          /* since the Unix epoch */
 
 /* http.c */
+void trouble(mp_sim *s, uint64_t tag);               /* the 500 of the real server's HTTP library */
 void serve(mp_sim *s, const mp_sim_request *r, mp_time now);
 
 /* validate.c: what POST /prompt would refuse. 0: accepted, outputs set; else status and the body of the reply. */
