@@ -47,18 +47,46 @@ int wanted(const mp_pool *p, mp_event_kind k) {
     return k == MP_EV_JOB_COMPLETED || k == MP_EV_JOB_FAILED || k == MP_EV_JOB_CANCELED || k == MP_EV_CLIENT_STATE || (p->mask >> k & 1);
 }
 
-/* A script that is slow gets the newest previews: the oldest that waits goes. */
-static void drop_preview(mp_pool *p) {
-    for (size_t i = 0; i < p->e_n; i++) {
-        mp_event *e = &p->events[p->e_head + i];
-        if (e->kind != MP_EV_JOB_PREVIEW) continue;
-        mp_event_clear(e);
-        memmove(e, e + 1, (p->e_n - i - 1) * sizeof *e);
-        p->e_n--;
-        p->e_previews--;
-        return;
-    }
+/* ---- previews: they wait apart, for a moment when there is nothing better to do ----------------------------------- */
+
+static void shift_previews(mp_pool *p, size_t i) {
+    memmove(p->previews + i, p->previews + i + 1, (--p->n_previews - i) * sizeof *p->previews);
 }
+
+/* Room for one more. A script that is slow gets the newest: the oldest that waits goes. */
+static mp_event *preview_room(mp_pool *p) {
+    if (!p->previews) p->previews = mp_alloc((size_t)p->o.max_previews * sizeof *p->previews);
+    if (p->n_previews == (size_t)p->o.max_previews) {
+        mp_event_clear(&p->previews[0]);
+        shift_previews(p, 0);
+    }
+    return &p->previews[p->n_previews++];
+}
+
+int mp_pool_take_preview(mp_pool *p, mp_event *e) {
+    if (!p->n_previews) return 0;
+    *e = p->previews[0];
+    shift_previews(p, 0);
+    return 1;
+}
+
+size_t mp_pool_previews(const mp_pool *p) { return p->n_previews; }
+
+/* What an attempt showed is told before how it ended. */
+static int preview_before(mp_pool *p, mp_event *e) {
+    const mp_event *next = &p->events[p->e_head];
+    int ends = next->kind == MP_EV_JOB_COMPLETED || next->kind == MP_EV_JOB_FAILED || next->kind == MP_EV_JOB_CANCELED || next->kind == MP_EV_JOB_RETRYING ||
+               next->kind == MP_EV_JOB_TAKEN_BACK;
+    for (size_t i = 0; ends && i < p->n_previews; i++)
+        if (p->previews[i].job == next->job) {
+            *e = p->previews[i];
+            shift_previews(p, i);
+            return 1;
+        }
+    return 0;
+}
+
+/* ---- events --------------------------------------------------------------------------------------------------- */
 
 mp_event *event(mp_pool *p, mp_event_kind k, const mp_job *j, const mp_client *c, mp_time now) {
     mp_event *last = p->e_n ? &p->events[p->e_head + p->e_n - 1] : NULL;
@@ -67,16 +95,16 @@ mp_event *event(mp_pool *p, mp_event_kind k, const mp_job *j, const mp_client *c
         last->t = now;
         return last;
     }
-    if (k == MP_EV_JOB_PREVIEW) {
-        if (p->e_previews >= (size_t)p->o.max_previews) drop_preview(p);
-        p->e_previews++;
-    }
-    if (p->e_head + p->e_n == p->e_cap && p->e_head) {
+    if (k != MP_EV_JOB_PREVIEW && p->e_head + p->e_n == p->e_cap && p->e_head) {
         memmove(p->events, p->events + p->e_head, p->e_n * sizeof *p->events);
         p->e_head = 0;
     }
-    p->events = mp_grow(p->events, p->e_head + p->e_n, &p->e_cap, sizeof *p->events);
-    mp_event *e = &p->events[p->e_head + p->e_n++];
+    mp_event *e;
+    if (k == MP_EV_JOB_PREVIEW) e = preview_room(p);
+    else {
+        p->events = mp_grow(p->events, p->e_head + p->e_n, &p->e_cap, sizeof *p->events);
+        e = &p->events[p->e_head + p->e_n++];
+    }
     memset(e, 0, sizeof *e);
     e->kind = k;
     e->job = j ? j->id : 0;
@@ -92,9 +120,9 @@ void event_data(mp_event *e, const void *p, size_t n) {
 
 int mp_pool_take_event(mp_pool *p, mp_event *e) {
     if (!p->e_n) { p->e_head = 0; return 0; }
+    if (p->n_previews && preview_before(p, e)) return 1;
     *e = p->events[p->e_head++];
     p->e_n--;
-    if (e->kind == MP_EV_JOB_PREVIEW && p->e_previews) p->e_previews--;
     return 1;
 }
 

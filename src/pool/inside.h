@@ -256,7 +256,9 @@ struct mp_pool {
     mp_action *actions;
     size_t a_head, a_n, a_cap;
     mp_event *events;
-    size_t e_head, e_n, e_cap, e_previews;
+    size_t e_head, e_n, e_cap;
+    mp_event *previews;                              /* oldest first, at most max_previews */
+    size_t n_previews;
     job_list undelivered, delivered;                 /* jobs that have ended, oldest first */
     mp_pool_stats stats;
 };

@@ -32,7 +32,8 @@ void mp_pool_free(mp_pool *p) {
     under_way *u, *next;
     p->freeing = 1;
     while (mp_pool_take_action(p, &a)) { free(a.path); free(a.body); mp_file_unref(a.file); }
-    while (mp_pool_take_event(p, &e)) mp_event_clear(&e);
+    while (mp_pool_take_event(p, &e) || mp_pool_take_preview(p, &e)) mp_event_clear(&e);
+    free(p->previews);
     HASH_ITER(hh, p->under_way, u, next) {
         HASH_DEL(p->under_way, u);
         shape_unref(p, u->s);

@@ -115,6 +115,10 @@ int mp_pool_paused(const mp_pool *p);
 
 int mp_pool_take_action(mp_pool *p, mp_action *a);   /* 0: none left; path, body and file are the caller's to free */
 int mp_pool_take_event(mp_pool *p, mp_event *e);     /* 0: none left; mp_event_clear when done */
+/* Previews wait apart, the newest max_previews of them: to be taken when there is nothing better to do. Those of a job
+ * whose attempt has ended come with the other events, before its end. */
+int mp_pool_take_preview(mp_pool *p, mp_event *e);   /* the oldest; 0: none; mp_event_clear when done */
+size_t mp_pool_previews(const mp_pool *p);           /* so many wait */
 void mp_event_clear(mp_event *e);
 mp_time mp_pool_next(const mp_pool *p);              /* when mp_pool_tick must be called at the latest */
 

@@ -31,12 +31,14 @@ typedef struct task {                                /* one action under way, or
 struct mp_wire {
     mp_loop *loop;
     mp_pool *pool;
-    mp_timer *timer;
+    mp_timer *timer, *calm;                          /* calm: when to look whether there is time for previews */
     void (*on_event)(void *, const mp_event *);
     void *ud;
     remote *remotes;
     task *tasks;
     int pumping, again, closing;
+    int calming, looks;                              /* calm is set; looks at which there was no time yet */
+    size_t heard;                                    /* messages since the last look */
 };
 
 static void report(mp_wire *w, uint64_t id, int code, int status, const char *body, size_t n, const char *words) {
@@ -169,6 +171,7 @@ static void on_open(void *ud) {
 static void on_message(void *ud, int binary, const char *p, size_t n) {
     task *t = ud;
     if (!t->wire) return;
+    t->wire->heard++;
     mp_pool_frame(t->wire->pool, t->client, t->id, binary, mp_str_make(p, n), mp_loop_now(t->wire->loop));
     mp_wire_pump(t->wire);
 }
@@ -262,6 +265,28 @@ void mp_wire_pump(mp_wire *w) {
     } while (w->again);
     w->pumping = 0;
     mp_timer_set(w->timer, mp_pool_next(w->pool));
+    if (w->calming || !mp_pool_previews(w->pool)) return;
+    w->calming = 1;
+    mp_timer_set(w->calm, mp_loop_now(w->loop));
+}
+
+#define CALM_LOOKS 50                                /* a millisecond apart, or as long as the script takes */
+
+/* One preview when nothing else has come meanwhile, or when it has waited long enough: a script that takes longer for
+ * them than they take to come must not fall behind with all the rest. */
+static void on_calm(void *ud) {
+    mp_wire *w = ud;
+    mp_event e;
+    w->calming = 0;
+    if ((!w->heard || ++w->looks >= CALM_LOOKS) && mp_pool_take_preview(w->pool, &e)) {
+        w->looks = 0;
+        w->pumping++;
+        w->on_event(w->ud, &e);
+        w->pumping--;
+        mp_event_clear(&e);
+    }
+    w->heard = 0;
+    mp_wire_pump(w);
 }
 
 static void on_timer(void *ud) {
@@ -277,6 +302,7 @@ mp_wire *mp_wire_new(mp_loop *l, mp_pool *p, void (*on_event)(void *, const mp_e
     w->on_event = on_event;
     w->ud = ud;
     w->timer = mp_timer_new(l, on_timer, w);
+    w->calm = mp_timer_new(l, on_calm, w);
     return w;
 }
 
@@ -321,5 +347,6 @@ void mp_wire_free(mp_wire *w) {
         remote_free(r);
     }
     mp_timer_free(w->timer);
+    mp_timer_free(w->calm);
     free(w);
 }

@@ -262,7 +262,7 @@ static void drain_pool(mp_world *w) {
     mp_action a;
     mp_event e;
     while (mp_pool_take_action(w->pool, &a)) do_action(w, &a);
-    while (mp_pool_take_event(w->pool, &e)) {
+    while (mp_pool_take_event(w->pool, &e) || mp_pool_take_preview(w->pool, &e)) {
         note(w, "event %d job %llx client %u %s", e.kind, (unsigned long long)e.job, e.client, e.kind == MP_EV_JOB_FAILED && e.data ? e.data : "");
         if (w->on_event) w->on_event(w->ud, &e);
         mp_event_clear(&e);

@@ -622,6 +622,27 @@ describe("a preview", function()
     for _, e in ipairs(of_two) do assert.is_not_nil(e.job_id) end
   end)
 
+  scripted("that a slow script has not seen yet gives way to newer ones: 32 wait at most", function()
+    local frames = {}
+    for i = 1, 300 do frames[i] = { kind = 4, format = 1, data = ("%03d"):format(i) } end
+    local s = K.server { frames = { ["3"] = frames } }
+    local pool = K.pool_of { s }
+    local seen, steps = {}, 0
+    pool:on("job:progress", function() steps = steps + 1 end)
+    pool:on("job:preview", function(e)
+      seen[#seen + 1] = tonumber(e.image)
+      while #seen == 1 and not H.run("curl -s " .. s.url .. "/history"):find "outputs" do end        -- busy until the server has said all
+    end)
+    pool:on("job:completed", function() seen[#seen + 1] = "completed" end)
+    K.completed(pool:submit(K.picture()))
+    assert.is_true(steps > 0)
+    assert.is_true(#seen < 300, #seen)
+    local last = {}
+    for i = 1, 32 do last[i] = 268 + i end
+    last[33] = "completed"
+    assert.same(last, table.move(seen, #seen - 32, #seen, 1, {}))
+  end)
+
   it("does not come in the way of a listener of something else", function()
     local pool = K.pool_of { stepping(10, { previews = true }) }
     local all = K.events(pool, "job:progress", "job:completed")
