@@ -1,7 +1,9 @@
 /* lua/l_pool.c -- floor 7, lua: the pool for scripts. What waits is in lua/moonpool/init.lua. */
 #include "lua/inside.h"
+#include <errno.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #define POOL "moonpool.pool"
 
@@ -210,6 +212,7 @@ static int pool_add_client(lua_State *L) {
     o.affinity = list_of(L, 3, "affinity", 1);
     const char **headers = l_headers(L, 3, "add_client", 0);
     if (a.bearer) headers = with_bearer(L, headers, a.bearer);
+    if (a.ca_file && access(a.ca_file, R_OK) != 0) return luaL_error(L, "add_client: option 'ca_file': %s: %s", a.ca_file, strerror(errno));
     const char *userpwd = a.user ? lua_pushfstring(L, "%s:%s", a.user, a.password ? a.password : "") : NULL;
     const char *host = strstr(url, "://"), *at = host ? strpbrk(host + 3, "@/?#") : NULL;
     if (at && *at == '@') {                          /* http://user:password@host: kept apart, so that no text shows it */

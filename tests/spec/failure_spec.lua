@@ -802,3 +802,20 @@ describe("not as in the reference:", function()
     assert.equal(1, #pool:clients())
   end)
 end)
+
+describe("a server that talks without end", function()
+  scripted("is heard for at most 16 KB per turn of the loop, so that the others have theirs", function()
+    local frame, frames = '{"type": "chatter", "data": {"a": "' .. ("x"):rep(60) .. '"}}', {}
+    for i = 1, 5000 do frames[i] = frame end
+    local s = K.server()
+    local pool = K.pool_of { s }
+    local heard, most, total = 0, 0, 0
+    pool:on("client:message", function(e) heard = heard + (e.event_type == "chatter" and 1 or 0) end)
+    moonpool.spawn(function() s:say(frames) end)
+    K.till("all of it was heard", function()
+      most, total, heard = math.max(most, heard), total + heard, 0
+      return total == #frames
+    end)
+    assert.is_true(most <= 16384 // (#frame + 2) + 1, most .. " frames in one turn")
+  end)
+end)
