@@ -32,9 +32,6 @@ void mp_buf_add(mp_buf *b, const void *p, size_t n) {
     b->p[b->n] = 0;
 }
 
-void mp_buf_str(mp_buf *b, mp_str s) { mp_buf_add(b, s.p, s.n); }
-void mp_buf_puts(mp_buf *b, const char *z) { mp_buf_add(b, z, strlen(z)); }
-void mp_buf_putc(mp_buf *b, char c) { mp_buf_add(b, &c, 1); }
 
 void mp_buf_printf(mp_buf *b, const char *fmt, ...) {
     va_list ap, again;

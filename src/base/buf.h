@@ -10,9 +10,9 @@ void mp_buf_free(mp_buf *b);                     /* empty again; safe twice */
 void mp_buf_clear(mp_buf *b);                    /* keeps the memory */
 char *mp_buf_room(mp_buf *b, size_t n);          /* space for n more bytes; the caller adds to b->n */
 void mp_buf_add(mp_buf *b, const void *p, size_t n);
-void mp_buf_str(mp_buf *b, mp_str s);
-void mp_buf_puts(mp_buf *b, const char *z);
-void mp_buf_putc(mp_buf *b, char c);
+static inline void mp_buf_str(mp_buf *b, mp_str s) { mp_buf_add(b, s.p, s.n); }
+static inline void mp_buf_puts(mp_buf *b, const char *z) { mp_buf_add(b, z, strlen(z)); }       /* inline: most are literals */
+static inline void mp_buf_putc(mp_buf *b, char c) { mp_buf_add(b, &c, 1); }
 void mp_buf_printf(mp_buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void mp_buf_u32be(mp_buf *b, uint32_t v);
 /* The bytes, now the caller's to free; the buffer is empty afterwards. Never NULL. */

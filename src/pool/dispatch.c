@@ -218,6 +218,7 @@ static void send(mp_pool *p, mp_job *j, mp_client *c, mp_time now) {
     pr->s = shape_ref(s);
     pr->at = AT_UPLOADING;
     pr->speaker = -1;
+    pr->streams = mp_workflow_streams(w);
     pr->posted = now;
     pr->settled = pr->verdict_at = pr->due = pr->began = MP_NEVER;
     pr->k = client_known(c, s, 1);
@@ -252,12 +253,12 @@ static uint32_t capable(mp_pool *p, group *g) {
 }
 
 static int goes_before(mp_pool *p, group *a, group *b) {
-    const mp_job *x = mp_heap_top(&a->jobs), *y = mp_heap_top(&b->jobs);
-    if (x->rank != y->rank) return x->rank > y->rank;
+    const mp_heap_entry *x = &a->jobs.v[0], *y = &b->jobs.v[0];      /* rank, then arrival; the jobs themselves are cold */
+    if (x->first != y->first) return x->first < y->first;
     int pa = a->passed >= PASSED_OVER, pb = b->passed >= PASSED_OVER;
     if (MP_MUTANT != 13 && pa != pb) return pa;
     uint32_t m = capable(p, a), n = capable(p, b);
-    return m != n ? m < n : x->seq < y->seq;
+    return m != n ? m < n : x->then < y->then;
 }
 
 typedef struct { mp_pool *p; group *best; uint64_t round; } search;
@@ -275,12 +276,13 @@ static void consider_all(search *f, const mp_client *c) {
 }
 
 /* What waits and could have gone instead, at the same rank, was passed over. */
-static void pass_over(mp_pool *p, group *g, group *chosen, double rank) {
-    if (!g || g == chosen || !g->jobs.n || g->exhausted == p->round || ((mp_job *)mp_heap_top(&g->jobs))->rank != rank) return;
+static void pass_over(const mp_pool *p, group *g, const group *chosen, int64_t rank) {
+    if (!g || g == chosen || !g->jobs.n || g->exhausted == p->round || g->jobs.v[0].first != rank) return;
     g->passed++;
 }
 
-static void pass_over_all(mp_pool *p, const mp_client *c, group *chosen, double rank) {
+static void pass_over_all(mp_pool *p, const mp_client *c, group *chosen) {
+    int64_t rank = chosen->jobs.v[0].first;
     chosen->passed = 0;
     pass_over(p, p->general, chosen, rank);
     for (size_t i = 0; i < c->n_claims; i++) pass_over(p, c->claims[i]->group, chosen, rank);
@@ -317,8 +319,7 @@ static void serve_stage(mp_pool *p, int stage, mp_time now) {
         if (!n) { g->exhausted = p->round; continue; }
         int pick = choose(p, j, c, n, stage);
         if (pick == MP_ROUTE_HOLD) { queue_park(p, j, now); continue; }
-        double rank = j->rank;
-        pass_over_all(p, c[pick], g, rank);
+        pass_over_all(p, c[pick], g);
         send(p, j, c[pick], now);
         look_at_touched(p, now);
     }

@@ -45,17 +45,23 @@ static void preview(mp_client *c, prompt *pr, const mp_msg *m, mp_time now) {
     event_data(e, m->image.p, m->image.n);
 }
 
+void prompt_output(prompt *pr, mp_str node, mp_str json) {
+    size_t i = 0;
+    while (i < pr->n_outputs && !mp_str_is(node, pr->outputs[i].node)) i++;
+    output o = { mp_alloc(node.n + json.n + 2), NULL, prompt_cached(pr, node) };
+    o.json = o.node + node.n + 1;
+    if (node.n) memcpy(o.node, node.p, node.n);
+    memcpy(o.json, json.p, json.n);
+    if (i < pr->n_outputs) free(pr->outputs[i].node);                /* announced again: the newest stands */
+    else pr->outputs = mp_realloc(pr->outputs, ++pr->n_outputs * sizeof *pr->outputs);
+    pr->outputs[i] = o;
+}
+
 static void add_output(mp_client *c, prompt *pr, const mp_msg *m, mp_time now) {
     if (!m->output.n) return;
-    for (size_t i = 0; i < pr->n_outputs; i++)
-        if (mp_str_is(m->node, pr->outputs[i].node)) {               /* announced again: the newest stands */
-            free(pr->outputs[i].json);
-            pr->outputs[i].json = mp_strndup(m->output.p, m->output.n);
-            return;
-        }
-    pr->outputs = mp_realloc(pr->outputs, (pr->n_outputs + 1) * sizeof *pr->outputs);
-    pr->outputs[pr->n_outputs++] = (output){ mp_strndup(m->node.p, m->node.n), mp_strndup(m->output.p, m->output.n), prompt_cached(pr, m->node) };
-    if (!pr->job || !wanted(c->pool, MP_EV_JOB_OUTPUT)) return;
+    size_t before = pr->n_outputs;
+    prompt_output(pr, m->node, m->output);
+    if (pr->n_outputs == before || !pr->job || !wanted(c->pool, MP_EV_JOB_OUTPUT)) return;
     mp_event *e = event(c->pool, MP_EV_JOB_OUTPUT, pr->job, c, now);
     e->node = mp_strndup(m->node.p, m->node.n);
     event_data(e, m->output.p, m->output.n);
@@ -88,7 +94,7 @@ static void of_prompt(mp_client *c, prompt *pr, const mp_msg *m, mp_time now) {
         pr->at = AT_RUNNING;
         if (pr->job) job_running(c->pool, pr->job, now);
     }
-    if ((m->kind == MP_MSG_PROGRESS || m->kind == MP_MSG_EXECUTING) && m->node.n && mp_workflow_streams(pr->w)) pr->speaker = mp_workflow_index(pr->w, m->node);
+    if ((m->kind == MP_MSG_PROGRESS || m->kind == MP_MSG_EXECUTING) && m->node.n && pr->streams) pr->speaker = mp_workflow_index(pr->w, m->node);
     switch (m->kind) {
     case MP_MSG_CACHED:
         free(pr->cached);

@@ -35,7 +35,7 @@
 #define DEAF_ATTEMPTS 2                              /* without a socket, before we go on by asking */
 #define KILL_AGAIN MP_MS(2000)                       /* between looks at a prompt that should go away */
 
-typedef struct { char *node, *json; int cached; } output;
+typedef struct { char *node, *json; int cached; } output;                            /* one block, node its beginning */
 typedef struct { char *node, *bytes; size_t n; const char *format; } picture;         /* that came over the socket, of a node that saves so */
 typedef struct { char *node, *input; uint64_t value; } seed;
 typedef struct { mp_time t; int binary; char *p; size_t n; } early_frame;
@@ -87,6 +87,7 @@ typedef struct prompt {
     char *real;                                      /* the server's id when it chose one */
     place at;
     mp_end verdict;
+    int streams;                                     /* has nodes that send their pictures over the socket */
     int gap;                                         /* messages may have been missed: outputs come from the history */
     int deleted;                                     /* tombstone: a delete was sent (and answered) */
     int interrupting, kills;                         /* kills: interrupts sent so far */
@@ -186,16 +187,14 @@ struct wishes {                                      /* what few jobs have */
     UT_hash_handle hh;
 };
 
-struct mp_job {
+struct mp_job {                                      /* what is read of every job stands first: waiting jobs are cold memory */
     uint64_t id, seq;
     mp_workflow *w;
     shape *s;
-    double priority, rank;
+    double rank;
     uint8_t state, profiling, partial, front, delivered, parked, taken, fallback;    /* parked: the policy said wait; fallback: others may help */
     uint16_t attempts, max_attempts, losses;
     uint32_t pins;
-    mp_time queued, ready, wake, deadline;           /* ready: free to be sent; wake: when it leaves the delayed heap */
-    mp_time node_silence;
     size_t heap_at, deadline_at;
     group *group;
     prompt *prompt;
@@ -204,6 +203,9 @@ struct mp_job {
     struct wishes *wishes;
     struct tail *tail;                               /* what only jobs that were sent or have ended need */
     mp_job *next, *before;                           /* in the list it is in: waiting of a shape, parked, or ended */
+    double priority;
+    mp_time queued, ready, wake, deadline;           /* ready: free to be sent; wake: when it leaves the delayed heap */
+    mp_time node_silence;
 };
 
 struct tail {
@@ -308,6 +310,7 @@ void job_end(mp_pool *p, mp_job *j, mp_job_state s, const mp_failure *f, mp_time
 struct tail *job_tail(mp_job *j);
 void job_where(struct tail *t, const char *id, const char *client, const char *url);         /* of the last attempt; may be its own texts */
 void job_free_all(mp_pool *p);
+void outputs_free(output *v, size_t n);
 void pictures_free(picture *v, size_t n);
 void list_add(job_list *l, mp_job *j);
 void list_remove(job_list *l, mp_job *j);
@@ -356,6 +359,7 @@ int has_fresh(const mp_pool *p, const mp_job *j);    /* an open client that it d
 /* recover.c */
 mp_time client_poll(const mp_client *c);             /* between two looks */
 int prompt_cached(const prompt *pr, mp_str node);
+void prompt_output(prompt *pr, mp_str node, mp_str json);             /* the newest of a node stands */
 void survey_want(mp_client *c, mp_time now);
 void surveyed(mp_client *c, uint64_t action, const mp_result *r, mp_time now);
 void historied(mp_client *c, uint64_t action, const char *id, const mp_result *r, mp_time now);

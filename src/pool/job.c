@@ -36,12 +36,9 @@ struct tail *job_tail(mp_job *j) {
     return j->tail;
 }
 
-static void outputs_free(output *o, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        free(o[i].node);
-        free(o[i].json);
-    }
-    free(o);
+void outputs_free(output *v, size_t n) {
+    for (size_t i = 0; i < n; i++) free(v[i].node);
+    free(v);
 }
 
 void pictures_free(picture *v, size_t n) {

@@ -8,7 +8,7 @@ static const char *server_id(const prompt *pr) { return pr->real ? pr->real : pr
 
 prompt *prompt_by_id(mp_client *c, mp_str id) {
     for (prompt *pr = c->prompts; pr; pr = pr->next)
-        if (mp_str_is(id, pr->id) || (pr->real && mp_str_is(id, pr->real))) return pr;
+        if ((id.n == sizeof pr->id - 1 && memcmp(id.p, pr->id, sizeof pr->id - 1) == 0) || (pr->real && mp_str_is(id, pr->real))) return pr;
     return NULL;
 }
 
@@ -24,11 +24,7 @@ void prompt_gone(prompt *pr) {
     if (c->posting == pr) c->posting = NULL;
     if (!c->prompts) c->poll_at = c->status_due = MP_NEVER;
     client_touch(c);
-    for (size_t i = 0; i < pr->n_outputs; i++) {
-        free(pr->outputs[i].node);
-        free(pr->outputs[i].json);
-    }
-    free(pr->outputs);
+    outputs_free(pr->outputs, pr->n_outputs);
     pictures_free(pr->pictures, pr->n_pictures);
     free(pr->cached);
     free(pr->real);
@@ -65,11 +61,7 @@ void prompt_conclude(prompt *pr, mp_time now) {
     if (how == MP_END_SUCCESS) remember_run(c, pr, now);
     if (j) {
         struct tail *t = job_tail(j);
-        for (size_t i = 0; i < t->n_outputs; i++) {  /* of an earlier attempt that failed */
-            free(t->outputs[i].node);
-            free(t->outputs[i].json);
-        }
-        free(t->outputs);
+        outputs_free(t->outputs, t->n_outputs);      /* of an earlier attempt that failed */
         t->outputs = pr->outputs;
         t->n_outputs = pr->n_outputs;
         pr->outputs = NULL;
@@ -308,8 +300,8 @@ static void outputs_from(prompt *pr, const mp_json *outputs) {
             if (strcmp(pr->outputs[i].node, mp_json_name(o)) == 0) known_one = 1;
         if (known_one) continue;
         mp_json_write(&b, o);
-        pr->outputs = mp_realloc(pr->outputs, (pr->n_outputs + 1) * sizeof *pr->outputs);
-        pr->outputs[pr->n_outputs++] = (output){ mp_strdup(mp_json_name(o)), mp_buf_take(&b, NULL), prompt_cached(pr, mp_str_of(mp_json_name(o))) };
+        prompt_output(pr, mp_str_of(mp_json_name(o)), mp_buf_view(&b));
+        mp_buf_free(&b);
     }
 }
 

@@ -177,7 +177,7 @@ static void known_grow(mp_client *c) {
     for (known *k = c->known; k; k = k->next) c->known_at[slot_of(c, k->s)] = (known_slot){ k->s, k };
 }
 
-static void known_drop(mp_client *c, known *k) {
+static void known_clear(mp_client *c, known *k) {
     size_t hole = slot_of(c, k->s), mask = c->known_cap - 1;
     block_clear(c, k);
     for (size_t i = (hole + 1) & mask; c->known_at[i].s; i = (i + 1) & mask)      /* who would not be found past the hole moves into it */
@@ -192,18 +192,18 @@ static void known_drop(mp_client *c, known *k) {
     else c->last_known = k->before;
     c->n_known--;
     shape_unref(c->pool, k->s);
-    free(k);
+    memset(k, 0, sizeof *k);
 }
 
 known *client_known(mp_client *c, shape *s, int make) {
     known *k = c->known_cap ? c->known_at[slot_of(c, s)].k : NULL;
     if (k || !make) return k;
-    if (c->n_known >= KNOWN_SHAPES) {                /* the oldest that is only a memory */
+    if (c->n_known >= KNOWN_SHAPES) {                /* in the place of the oldest that is only a memory */
         for (k = c->known; k && (k->claims || k->block || k->users);) k = k->next;
-        if (k) known_drop(c, k);
+        if (k) known_clear(c, k);
     }
     if (2 * (c->n_known + 1) > c->known_cap) known_grow(c);
-    k = mp_alloc(sizeof *k);
+    if (!k) k = mp_alloc(sizeof *k);
     k->s = shape_ref(s);
     k->before = c->last_known;
     if (k->before) k->before->next = k;
@@ -215,7 +215,7 @@ known *client_known(mp_client *c, shape *s, int make) {
 }
 
 void known_drop_all(mp_client *c) {
-    while (c->known) known_drop(c, c->known);
+    for (known *k; (k = c->known) != NULL; free(k)) known_clear(c, k);
     free(c->known_at);
     c->known_at = NULL;
     c->known_cap = 0;

@@ -108,8 +108,14 @@ static size_t drain(mp_time now) {
     mp_action a;
     mp_event e;
     size_t ended = 0;
-    while (mp_pool_take_action(pool, &a)) answer(&a, now);
-    while (mp_pool_take_event(pool, &e)) {
+    for (int more;;) {
+        POOL(more = mp_pool_take_action(pool, &a));
+        if (!more) break;
+        answer(&a, now);
+    }
+    for (int more;;) {
+        POOL(more = mp_pool_take_event(pool, &e));
+        if (!more) break;
         if (e.kind == MP_EV_JOB_COMPLETED) {
             POOL(mp_job_delivered(pool, mp_pool_job(pool, e.job)));
             ended++;
@@ -179,7 +185,7 @@ void scale_run(const scale_case *k, const mp_policy *policy) {
         now = h->t;
         happen(h);
         free(h);
-        if (mp_pool_next(pool) <= now) POOL(mp_pool_tick(pool, now));
+        POOL(if (mp_pool_next(pool) <= now) mp_pool_tick(pool, now));
         ended += drain(now);
     }
     double t2 = cpu_us();
