@@ -482,7 +482,7 @@ static void begin_call(mp_sim *s, run *r, exec *x, mp_time now) {
     x->step_cost = 0;
     x->shown_at = now - MP_MS(1000);
     if (blocker(x)) once = 0;
-    else if (how && how->time) how->time(s, x, &once);
+    else if (how && how->time && !mp_json_get(s->costs, x->n->class_type)) how->time(s, x, &once);       /* the user's figures go before */
     else node_cost(s, r->j->prompt, x->n, &once, &x->steps, &x->step_cost);
     if (how && how->text && once) {                  /* it speaks twice, and reports nothing */
         say_text(s, x->n, "working on it");

@@ -834,13 +834,15 @@ local function compare_node(way, want, got, joined, cut, out)
   end
 end
 
--- The pairs of nodes of which one started before the other had ended.
+-- The pairs of nodes of which one started before the other had ended. Which of two is first is not specified (protocol 5);
+-- one that is still told as running at the end ran until then.
 local function overlaps(p)
   local list = {}
+  local function last(n) return n.told_running and math.huge or n.last end
   for i, a in ipairs(p.order) do
     for k = i + 1, #p.order do
       local b = p.order[k]
-      if p.nodes[b].first < p.nodes[a].last then list[#list + 1] = a < b and a .. " with " .. b or b .. " with " .. a end
+      if p.nodes[b].first < last(p.nodes[a]) then list[#list + 1] = a < b and a .. " with " .. b or b .. " with " .. a end
     end
   end
   table.sort(list)
@@ -1002,8 +1004,16 @@ local function compare(name, r)
   return result
 end
 
+-- What the sim does not do: these differences are known, and shown as such instead of held.
+local not_simulated = {
+  ["http_errors: replies"] = "the HTTP library merges the slashes of //queue",
+}
+
+-- How long some nodes took where it was recorded, in ms: replies tell jobs in the order of their durations.
+local took = { jobs_api = { RecFail = 100 } }
+
 local function run_one(x)
-  local sim = assert(moonpool.sim { version = x.version, catalogue = x.text, previews = true, load_gb_s = 1e5 })
+  local sim = assert(moonpool.sim { version = x.version, catalogue = x.text, previews = true, load_gb_s = 1e5, costs = took[x.name] })
   x.good, x.r = xpcall(replay, debug.traceback, x.name, x.s, sim)
   sim:close()
 end
@@ -1035,7 +1045,9 @@ local function run_all()
   results = {}
   for _, x in ipairs(list) do
     local result = judge(x)
-    if #result.replies + #result.messages > 0 then         -- on a busy machine an interrupt may come late: once more, alone
+    local held = { replies = not_simulated[x.name .. ": replies"], messages = not_simulated[x.name .. ": messages"] }
+    for _ = 1, 4 do                                -- when the machine stands still an interrupt comes late: again, alone
+      if (#result.replies == 0 or held.replies) and (#result.messages == 0 or held.messages) then break end
       x.s = scenario(x.version, x.name)
       moonpool.spawn(run_one, x):wait()
       result = judge(x)
@@ -1043,14 +1055,6 @@ local function run_all()
     results[x.version .. " " .. x.name] = result
   end
 end
-
--- What the sim does not do: these differences are known, and shown as such instead of held.
-local not_simulated = {
-
-  ["http_errors: replies"] = "the HTTP library merges the slashes of //queue",
-  ["jobs_api: replies"] = "the order by duration depends on how fast the machine is",
-  ["async_nodes: messages"] = "which of two asynchronous nodes is seen beside the other when one fails",
-}
 
 local function hold(key, list)
   if #list > 0 and not_simulated[key] then pending(not_simulated[key]) end
