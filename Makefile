@@ -59,6 +59,8 @@ $B/replay: tests/replay/replay.c $(POBJ)
 	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
 $B/world: tests/world/campaign.c $(POBJ)
 	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
+$B/truth: tests/world/truth.c $(POBJ)
+	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
 
 # Planted faults: a pool built with -DMP_MUTANT=n breaks one rule; the campaign must notice each.
 MUTANTS := 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24
@@ -96,10 +98,11 @@ part-3:
 test: setup
 	@$(MAKE) --no-print-directory -s specs
 
-specs: all $B/replay $B/world $B/host $B/states
+specs: all $B/replay $B/world $B/truth $B/host $B/states
 	@mkdir -p $B/tmp
 	@MAKEFLAGS= $(MAKE) --no-print-directory -s SAN=$(SAN) B=$B LUA=$(LUA) -j3 -k -Otarget part-1 part-2 $(if $(filter rel,$(SAN)),part-3)
 	@$B/world --seeds $(WORLD_SEEDS)
+	@$B/truth
 
 # Layers, linters, the specs under the sanitizers and once more with an eager collector, planted faults, replays.
 check: setup

@@ -114,7 +114,7 @@ static void cut(mp_profile *p, record *r, mp_time to) {
 }
 
 static void finish(mp_profile *p, record *r, mp_node_status status, mp_time now) {
-    cut(p, r, now);
+    cut(p, r, status == MP_NODE_FAILED && r->wait_from != NONE ? r->wait_from : now);        /* stopped while it waited */
     r->status = status;
 }
 
@@ -183,6 +183,28 @@ static void on_cached(mp_profile *p, const mp_msg *m) {
 /* The submitted node that a record belongs to. */
 static uint32_t root_of(const mp_profile *p, const record *r) { return r->real == NO_PARENT ? (uint32_t)(r - p->nodes) : r->real; }
 
+/* Whether `node` needs what `of` makes, directly or not: then it does not run beside it, it waits. */
+static int needs(const mp_workflow *w, uint32_t node, uint32_t of) {
+    size_t count = mp_workflow_count(w), n = 1;
+    unsigned char *seen = mp_alloc(count);
+    uint32_t *todo = mp_alloc(count * sizeof *todo);
+    int found = 0;
+    todo[0] = node;
+    seen[node] = 1;
+    while (n && !found) {
+        const mp_node *at = mp_workflow_node(w, todo[--n]);
+        for (size_t i = 0; i < at->n_inputs; i++) {
+            if (!at->inputs[i].is_link || seen[at->inputs[i].link]) continue;
+            seen[at->inputs[i].link] = 1;
+            todo[n++] = at->inputs[i].link;
+            found |= at->inputs[i].link == of;
+        }
+    }
+    free(todo);
+    free(seen);
+    return found;
+}
+
 static void on_executing(mp_profile *p, const mp_msg *m, mp_time now) {
     record *r = find(p, m->node, m->display_node);
     if (!r) return;
@@ -201,7 +223,7 @@ static void on_executing(mp_profile *p, const mp_msg *m, mp_time now) {
     if (!p->has_state && !r->announced) r->executions++;
     for (size_t i = 0; p->has_state && i < p->n; i++) {
         record *o = &p->nodes[i];
-        if (o->open != NONE && i != at && root_of(p, o) != root && o->wait_from == NONE) o->wait_from = now;
+        if (o->open != NONE && i != at && root_of(p, o) != root && o->wait_from == NONE && needs(p->w, root_of(p, o), root)) o->wait_from = now;
     }
     r->announced++;
     r->listed = 0;

@@ -14,6 +14,11 @@ static const node *root_of(const node *n) {
     return n;
 }
 
+static void did(mp_sim *s, const run *r, const node *n, mp_sim_deed what, mp_time now) {
+    const char *mark = s->on_deed ? mp_json_string(mp_json_get(r->j->extra, "moonpool")) : NULL;
+    if (mark) s->on_deed(s->on_deed_ud, mark, n->id, root_of(n)->id, what, now);
+}
+
 static void message(mp_sim *s, run *r, int to_all, mp_buf *b) {
     const char *sid = r->j->client_id;
     if (!sid && !to_all) mp_buf_free(b);
@@ -256,6 +261,7 @@ static void on_cached(mp_sim *s, run *r, mp_time now) {
         if (!cache_find(s, r->nodes[i])) continue;
         if (any++) mp_buf_puts(&b, ", ");
         mp_buf_json(&b, mp_str_of(r->nodes[i]->id));
+        did(s, r, r->nodes[i], MP_SIM_CACHED, now);
     }
     mp_buf_puts(&b, "], ");
     tail(&b, r);
@@ -317,6 +323,10 @@ static void where(run *r, const node *n, mp_buf *b) {
 }
 
 static void end(mp_sim *s, run *r, int verdict, mp_time now) {
+    for (size_t i = 0; verdict && i < r->n; i++) {
+        const node *n = r->nodes[i];
+        if (n->state == N_RUNNING || n->state == N_EXPANDED || (n->state == N_WANTED && n->visits)) did(s, r, n, MP_SIM_STOPS, now);
+    }
     while (r->active) drop_active(r, r->active);     /* the others are given up without a word */
     r->verdict = verdict;
     r->phase = R_END;
@@ -501,11 +511,13 @@ static void start(mp_sim *s, run *r, node *n, mp_time now) {
         from_cache(s, n, twin);
         n->value = n->max;
         n->whole = 1;
+        did(s, r, n, MP_SIM_CACHED, now);
         executed(s, r, n, twin->res->ui, twin->res->id);
         progress_state(s, r);
         return;
     }
     n->state = N_RUNNING;
+    did(s, r, n, MP_SIM_BEGINS, now);
     progress_state(s, r);
     executing(s, r, n);
     if (interrupted(s, r, n, now)) return;
@@ -520,6 +532,7 @@ static void start(mp_sim *s, run *r, node *n, mp_time now) {
     if (from && n->visits++ == 0) {                  /* it comes again when that has run */
         want(s, r, from);
         n->state = N_WANTED;
+        did(s, r, n, MP_SIM_WAITS, now);
         exec_free(x);
         return;
     }
@@ -710,8 +723,9 @@ static char *ui_of(exec *x) {
     return mp_buf_take(&b, NULL);
 }
 
-static void finish_node(mp_sim *s, run *r, exec *x) {
+static void finish_node(mp_sim *s, run *r, exec *x, mp_time now) {
     node *n = x->n;
+    did(s, r, n, MP_SIM_ENDS, now);
     if (x->n_ui) n->res->ui = ui_of(x);
     if (n->res->ui) executed(s, r, n, n->res->ui, n->id);
     n->state = N_DONE;
@@ -739,7 +753,7 @@ static void expand(mp_sim *s, run *r, exec *x, const behaviour *how) {
 }
 
 /* An expanded node ends when all that it became has run; its own output is that of one of them. */
-static void close_expanded(mp_sim *s, run *r) {
+static void close_expanded(mp_sim *s, run *r, mp_time now) {
     for (size_t i = 0; i < r->n; i++) {
         node *n = r->nodes[i], *answer = n->state == N_EXPANDED ? node_by_id(r, n->answer) : NULL;
         int open = 0;
@@ -754,6 +768,7 @@ static void close_expanded(mp_sim *s, run *r) {
         n->state = N_DONE;
         n->value = n->max;
         s->record.executed++;
+        did(s, r, n, MP_SIM_ENDS, now);
         cache_keep(s, n);
         progress_state(s, r);
     }
@@ -794,7 +809,7 @@ static void finish_call(mp_sim *s, run *r, exec *x, mp_time now) {
         result_free(n->res);
         n->res = NULL;
         expand(s, r, x, how);
-    } else finish_node(s, r, x);
+    } else finish_node(s, r, x, now);
     drop_active(r, x);
 }
 
@@ -832,7 +847,7 @@ static void run_nodes(mp_sim *s, run *r, mp_time now) {
     if (n) start(s, r, n, now);                      /* what can start does so before what is under way goes on */
     else if (x && x->at <= now) work(s, r, x, now);
     if (r->phase != R_NODES) return;
-    close_expanded(s, r);
+    close_expanded(s, r, now);
     x = next_due(r);
     if (!busy(r) && pick(r)) s->at = now;
     else if (x) s->at = x->at > now ? x->at : now;

@@ -110,6 +110,8 @@ struct mp_sim {
     int interrupt, wedged, free_nodes, lost_interrupts, late_interrupt;
     void (*on_start)(void *, const char *);
     void *on_start_ud;
+    void (*on_deed)(void *, const char *, const char *, const char *, mp_sim_deed, mp_time);
+    void *on_deed_ud;
     conn *conns;
     cached *cache;
     file *files;

@@ -353,6 +353,11 @@ void mp_sim_watch(mp_sim *s, void (*fn)(void *, const char *), void *ud) {
     s->on_start_ud = ud;
 }
 
+void mp_sim_observe(mp_sim *s, void (*fn)(void *, const char *, const char *, const char *, mp_sim_deed, mp_time), void *ud) {
+    s->on_deed = fn;
+    s->on_deed_ud = ud;
+}
+
 void mp_sim_marks(const mp_sim *s, void (*fn)(void *, const char *), void *ud) {
     for (size_t i = 0; i <= s->n_queue; i++) {
         const job *j = i < s->n_queue ? s->queue[i] : s->run ? s->run->j : NULL;

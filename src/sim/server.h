@@ -70,6 +70,10 @@ void mp_sim_late(mp_sim *s);                         /* the next interrupt hits 
 void mp_sim_clock(mp_sim *s, mp_time step);          /* its wall clock is set */
 /* Calls fn with extra_data.moonpool of every prompt that begins here. */
 void mp_sim_watch(mp_sim *s, void (*fn)(void *ud, const char *mark), void *ud);
+/* Calls fn with what the worker does to each node as it does it: the truth that a profile is held against. `mark` is
+ * extra_data.moonpool of the prompt, `root` the submitted node that an expanded one came from (else the node itself). */
+typedef enum { MP_SIM_BEGINS, MP_SIM_WAITS, MP_SIM_ENDS, MP_SIM_CACHED, MP_SIM_STOPS } mp_sim_deed;  /* WAITS: for a lazy input; STOPS: failed, or stopped with the prompt */
+void mp_sim_observe(mp_sim *s, void (*fn)(void *ud, const char *mark, const char *node, const char *root, mp_sim_deed what, mp_time now), void *ud);
 /* Calls fn with extra_data.moonpool of every prompt that waits or runs here. */
 void mp_sim_marks(const mp_sim *s, void (*fn)(void *ud, const char *mark), void *ud);
 /* The next `times` runs of `class_type` (NULL: any node) raise; type NULL: RuntimeError. */
