@@ -1,5 +1,6 @@
 /* lua/l_pool.c -- floor 7, lua: the pool for scripts. What waits is in lua/moonpool/init.lua. */
 #include "lua/inside.h"
+#include "wire/journal.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <time.h>
@@ -65,7 +66,7 @@ static void on_log(void *ud, int level, const char *line) {
 
 /* ---- making ------------------------------------------------------------------------------------------------------ */
 
-typedef struct { mp_pool_opts o; double max_queued, retention, seed; const char *log_level; } pool_args;
+typedef struct { mp_pool_opts o; double max_queued, retention, seed, log_bytes; const char *log_level, *profile_log, *label; int log_keep; } pool_args;
 
 #define MS(field) offsetof(pool_args, o) + offsetof(mp_pool_opts, field), 0, 1e12
 #define PAUSE(field) offsetof(pool_args, o) + offsetof(mp_pool_opts, field), 1, 1e12        /* 0 would mean: without end, at once */
@@ -86,6 +87,8 @@ static const opt pool_opts[] = {
     { "max_queued", OPT_NUMBER, offsetof(pool_args, max_queued), 1, 1e9 },
     { "completed_retention", OPT_NUMBER, offsetof(pool_args, retention), 0, 1e9 },
     { "seed", OPT_NUMBER, offsetof(pool_args, seed), 0, 9e15 },
+    { "profile_log", OPT_TEXT, offsetof(pool_args, profile_log), 0, 0 }, { "profile_label", OPT_TEXT, offsetof(pool_args, label), 0, 0 },
+    { "profile_log_bytes", OPT_NUMBER, offsetof(pool_args, log_bytes), 0, 1e15 }, { "profile_log_keep", OPT_INT, offsetof(pool_args, log_keep), 0, 1000 },
     { "log_level", OPT_TEXT, offsetof(pool_args, log_level), 0, 0 }, { "policy", OPT_ANY, NO_PLACE, 0, 0 }, { NULL, 0, 0, 0, 0 }
 };
 
@@ -99,12 +102,16 @@ static uint64_t fresh_seed(void) {
 
 /* pool(options) -> pool. Options are checked; nothing is connected yet. */
 static int pool_new(lua_State *L) {
-    pool_args a = { .seed = -1, .log_level = "warn" };
+    pool_args a = { .seed = -1, .log_level = "warn", .log_keep = 3 };
+    mp_journal *journal = NULL;
+    mp_err e;
     lua_settop(L, 1);
     mp_pool_defaults(&a.o);
     a.max_queued = (double)a.o.max_queued;
     a.retention = (double)a.o.completed_retention;
     l_options(L, 1, pool_opts, &a, "pool");
+    if (a.profile_log && lua_getfield(L, 1, "profiling") == LUA_TNIL) a.o.profiling = 1;
+    lua_settop(L, 1);
     int level = mp_log_level(a.log_level);
     if (level < 0) return luaL_error(L, "pool: option 'log_level': debug, info, warn, error or silent expected, got '%s'", a.log_level);
     mp_loop *loop = l_loop(L);
@@ -132,6 +139,8 @@ static int pool_new(lua_State *L) {
     l_policy_hooks(lp->policy, &lp->hooks);
     lp->pool = mp_pool_new(&a.o, seed, &lp->hooks, &lp->log);
     lp->wire = mp_wire_new(loop, lp->pool, on_event, lp);
+    if (a.profile_log && !(journal = mp_journal_new(loop, a.profile_log, a.label, (uint64_t)a.log_bytes, a.log_keep, &lp->log, &e))) return luaL_error(L, "pool: option 'profile_log': %s", e.msg);
+    mp_wire_journal(lp->wire, journal);
     return 1;
 }
 
@@ -471,7 +480,12 @@ static int pool_stop(lua_State *L) {
     return 0;
 }
 
-static int pool_quiet(lua_State *L) { lua_pushboolean(L, mp_pool_quiet(l_check_pool(L, 1)->pool)); return 1; }
+/* Nothing is left to be done, and the profile log is written. */
+static int pool_quiet(lua_State *L) {
+    l_pool *lp = l_check_pool(L, 1);
+    lua_pushboolean(L, mp_pool_quiet(lp->pool) && mp_wire_written(lp->wire));
+    return 1;
+}
 
 static int pool_handler(lua_State *L) {
     l_pool *lp = l_check_pool(L, 1);

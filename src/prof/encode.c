@@ -1,9 +1,11 @@
 /* prof/encode.c -- floor 4, prof: a profile as the document of the schema, written into any sink. */
 #include "prof/record.h"
+#include "base/digest.h"
+#include "base/scan.h"
 #include "graph/hash.h"
 #include <stdlib.h>
 
-typedef struct { const mp_sink *s; const mp_profile *p; mp_time epoch; } out;
+typedef struct { const mp_sink *s; const mp_profile *p; mp_time epoch; int inputs; } out;
 
 static const char *const statuses[] = { "pending", "executing", "completed", "cached", "failed" };
 
@@ -45,6 +47,51 @@ static int names_model(const mp_node *n) {
     return 0;
 }
 
+#define SHOWN 100                                    /* bytes of a long value that are kept */
+
+/* A long value as a shorter string: its beginning, cut at a whole character, and a digest of all of it. */
+static void shortened(mp_buf *b, mp_str v) {
+    char hex[MP_DIGEST_HEX];
+    const char *p = v.p[0] == '"' ? v.p + 1 : v.p;
+    size_t n = SHOWN;
+    while (n && ((unsigned char)p[n] & 0xc0) == 0x80) n--;
+    mp_str text = mp_str_make(p, n);
+    char *z = mp_alloc(n + 8);
+    if (v.p[0] == '"') {                             /* escapes: none may be cut */
+        for (size_t back = 0; back < 12 && n; back++, n--) {
+            long got = mp_scan_unescape(mp_str_make(p, n), z, SHOWN + 8);
+            if (got < 0) continue;
+            text = mp_str_make(z, (size_t)got);
+            break;
+        }
+    }
+    mp_sha256_hex(v.p, v.n, hex);
+    mp_buf_json(b, text);
+    b->n--;
+    mp_buf_printf(b, "... #%.12s\"", hex);
+    free(z);
+}
+
+static void inputs(out *o, size_t i) {
+    const mp_workflow *w = o->p->sent_as ? o->p->sent_as : o->p->w;
+    long at = mp_workflow_index(w, mp_str_of(o->p->nodes[i].id));
+    mp_str name, json;
+    if (at < 0) return;
+    open_object(o, "inputs");
+    for (size_t k = 0; mp_workflow_input_at(w, (size_t)at, k, &name, &json); k++) {
+        mp_buf b = { 0 };
+        char *z = mp_strndup(name.p, name.n);
+        if (json.n > 2 * SHOWN) {
+            shortened(&b, json);
+            json = mp_buf_view(&b);
+        }
+        o->s->json(o->s->ud, z, json);
+        mp_buf_free(&b);
+        free(z);
+    }
+    done(o);
+}
+
 static void node(out *o, size_t i) {
     const mp_profile *p = o->p;
     const record *r = &p->nodes[i];
@@ -58,6 +105,7 @@ static void node(out *o, size_t i) {
         text(o, "title", n->title);
         if (n->meta.n) o->s->json(o->s->ud, "meta", n->meta);
         if (ran && names_model(n)) flag(o, "modelLoad", 1);
+        if (o->inputs) inputs(o, i);
     } else {
         text(o, "parentNode", p->nodes[r->real].id);
         text(o, "realNode", p->nodes[r->real].id);
@@ -160,28 +208,33 @@ static void exactness(out *o) {
     done(o);
 }
 
-void mp_profile_visit(const mp_profile *p, mp_time epoch, const mp_sink *sink) {
-    out o = { sink, p, epoch };
-    open_object(&o, NULL);
+static void members(out *o) {
+    const mp_profile *p = o->p;
     if (p->n_attempts) {
-        text(&o, "promptId", p->attempts[p->n_attempts - 1].prompt_id);
-        text(&o, "client", p->attempts[p->n_attempts - 1].client);
+        text(o, "promptId", p->attempts[p->n_attempts - 1].prompt_id);
+        text(o, "client", p->attempts[p->n_attempts - 1].client);
     }
-    text(&o, "structureHash", mp_workflow_hash(p->w));
-    if (p->sent_as) text(&o, "sentHash", mp_workflow_hash(p->sent_as));
-    times(&o);
-    exactness(&o);
-    open_array(&o, "nodes");
-    for (size_t i = 0; i < p->n_submitted; i++) node(&o, i);
-    done(&o);
-    summary(&o);
+    text(o, "structureHash", mp_workflow_hash(p->w));
+    if (p->sent_as) text(o, "sentHash", mp_workflow_hash(p->sent_as));
+    times(o);
+    exactness(o);
+    open_array(o, "nodes");
+    for (size_t i = 0; i < p->n_submitted; i++) node(o, i);
+    done(o);
+    summary(o);
     uint32_t *path = mp_alloc(p->n_submitted * sizeof *path + 1);
     size_t n = mp_stats_critical(p, path, p->n_submitted);
-    open_array(&o, "criticalPath");
-    for (size_t i = 0; i < n; i++) text(&o, NULL, p->nodes[path[i]].id);
-    done(&o);
+    open_array(o, "criticalPath");
+    for (size_t i = 0; i < n; i++) text(o, NULL, p->nodes[path[i]].id);
+    done(o);
     free(path);
-    attempts(&o);
+    attempts(o);
+}
+
+void mp_profile_visit(const mp_profile *p, mp_time epoch, const mp_sink *sink) {
+    out o = { sink, p, epoch, 0 };
+    open_object(&o, NULL);
+    members(&o);
     done(&o);
 }
 
@@ -217,4 +270,12 @@ void mp_profile_json(mp_buf *b, const mp_profile *p, mp_time epoch) {
     writer w = { b, 0, 1, { 0 } };
     mp_sink s = { &w, json_open, json_close, json_number, json_string, json_boolean, json_text };
     mp_profile_visit(p, epoch, &s);
+}
+
+void mp_profile_log(mp_buf *b, const mp_profile *p, mp_time epoch) {
+    writer w = { b, 1, 0, { 0 } };
+    mp_sink s = { &w, json_open, json_close, json_number, json_string, json_boolean, json_text };
+    out o = { &s, p, epoch, 1 };
+    members(&o);
+    done(&o);
 }

@@ -56,4 +56,7 @@ typedef struct mp_sink {
 /* The document of the profile schema. `epoch` is what to add to a time for microseconds since the Unix epoch. */
 void mp_profile_visit(const mp_profile *p, mp_time epoch, const mp_sink *sink);
 void mp_profile_json(mp_buf *b, const mp_profile *p, mp_time epoch);
+/* The same behind members that are in `b` already ("{..."), with the inputs of each node as they were sent. Long values
+ * are shortened and carry a digest, so that what differs stays different. */
+void mp_profile_log(mp_buf *b, const mp_profile *p, mp_time epoch);
 #endif

@@ -2,6 +2,7 @@
 #include "wire/wire.h"
 #include "net/http.h"
 #include "net/ws.h"
+#include "wire/journal.h"
 #include <stdlib.h>
 #include <uthash.h>
 
@@ -31,6 +32,7 @@ typedef struct task {                                /* one action under way, or
 struct mp_wire {
     mp_loop *loop;
     mp_pool *pool;
+    mp_journal *journal;                             /* NULL: no profile log */
     mp_timer *timer, *calm;                          /* calm: when to look whether there is time for previews */
     void (*on_event)(void *, const mp_event *);
     void *ud;
@@ -238,6 +240,17 @@ static void do_forget(mp_wire *w, mp_action *a) {
     report(w, a->id, 0, 0, NULL, 0, NULL);
 }
 
+/* ---- the profile log ----------------------------------------------------------------------------------------- */
+
+void mp_wire_journal(mp_wire *w, mp_journal *j) { w->journal = j; }
+int mp_wire_written(const mp_wire *w) { return !w->journal || mp_journal_idle(w->journal); }
+
+static void write_down(mp_wire *w, const mp_event *e) {
+    if (!w->journal || (e->kind != MP_EV_JOB_COMPLETED && e->kind != MP_EV_JOB_FAILED && e->kind != MP_EV_JOB_CANCELED)) return;
+    const mp_job *j = mp_pool_job(w->pool, e->job);
+    if (j && mp_job_profile(j)) mp_journal_job(w->journal, w->pool, j, mp_pool_client_was(w->pool, e->client));
+}
+
 /* ---- the pump ------------------------------------------------------------------------------------------------ */
 
 /* Events may make new actions and the other way round; a pump inside a pump only asks for another round. */
@@ -258,6 +271,7 @@ void mp_wire_pump(mp_wire *w) {
             mp_file_unref(a.file);
         }
         while (mp_pool_take_event(w->pool, &e)) {
+            write_down(w, &e);
             w->on_event(w->ud, &e);
             mp_event_clear(&e);
             w->again = 1;
@@ -348,5 +362,6 @@ void mp_wire_free(mp_wire *w) {
     }
     mp_timer_free(w->timer);
     mp_timer_free(w->calm);
+    mp_journal_free(w->journal);
     free(w);
 }

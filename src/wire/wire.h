@@ -7,6 +7,7 @@
 #include "pool/pool.h"
 
 typedef struct mp_wire mp_wire;
+struct mp_journal;
 
 typedef struct mp_wire_client {                      /* how a client is reached; all copied */
     const char *const *headers;
@@ -21,6 +22,10 @@ void mp_wire_free(mp_wire *w);                       /* aborts what is under way
 /* Before or right after mp_pool_add_client; the options hold for all requests of this client. */
 void mp_wire_client_opts(mp_wire *w, mp_client *c, const mp_wire_client *o);
 const mp_wire_client *mp_wire_opts_of(mp_wire *w, const mp_client *c);
+/* Every job that ends with a profile is written there; the journal is the wire's from then on. */
+
+void mp_wire_journal(mp_wire *w, struct mp_journal *j);
+int mp_wire_written(const mp_wire *w);               /* what was to be written has been */
 /* To be called after every call into the pool that may have left actions or events. Cheap when there are none. */
 void mp_wire_pump(mp_wire *w);
 #endif
