@@ -907,5 +907,6 @@ end
 M.sim = core.sim
 M.step = core.step
 M.report = require "moonpool.report"
+M.profiles = require "moonpool.profiles"
 
 return M

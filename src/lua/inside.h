@@ -79,6 +79,7 @@ void l_open_pool(lua_State *L);
 void l_open_job(lua_State *L);
 void l_open_sim(lua_State *L);
 void l_open_net(lua_State *L);
+void l_open_profile(lua_State *L);
 void l_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta);
 
 /* l_policy.c */

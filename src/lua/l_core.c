@@ -218,6 +218,7 @@ int l_open_core(lua_State *L) {
     l_open_pool(L);
     l_open_sim(L);
     l_open_net(L);
+    l_open_profile(L);
     return 1;
 }
 

@@ -1,0 +1,167 @@
+/* prof/slow.c -- floor 4, prof: where the time goes, over many runs; and what each client did with its own. */
+#include "prof/runs_inside.h"
+#include <math.h>
+#include <stdlib.h>
+
+typedef struct { word a, b; } row_key;
+typedef struct row {
+    row_key key;
+    word hash, id, type, title, client;
+    figures cold, warm;
+    double total;
+    size_t cached, failed;
+    UT_hash_handle hh;
+} row;
+
+static row *row_of(row **all, word a, word b) {
+    row_key key = { a, b };
+    row *x;
+    HASH_FIND(hh, *all, &key, sizeof key, x);
+    if (x) return x;
+    x = mp_alloc(sizeof *x);
+    x->key = key;
+    HASH_ADD(hh, *all, key, sizeof key, x);
+    return x;
+}
+
+static void note(row *x, double took, int cold) {
+    if (isnan(took)) return;
+    x->total += took;
+    figures_push(cold ? &x->cold : &x->warm, took);
+}
+
+static void note_run(const mp_runs *r, row **all, const run *x, mp_by by) {
+    if (by == MP_BY_CLIENT || by == MP_BY_WORKFLOW) {
+        row *at = row_of(all, by == MP_BY_CLIENT ? x->client : x->hash, 0);
+        at->client = by == MP_BY_CLIENT ? x->client : 0;
+        at->hash = by == MP_BY_WORKFLOW ? x->hash : 0;
+        at->failed += !x->good;
+        note(at, x->execution, x->cold);
+        return;
+    }
+    for (size_t i = 0; i < x->n_nodes; i++) {
+        const run_node *n = &r->nodes[x->first_node + i];
+        row *at = by == MP_BY_NODE ? row_of(all, x->hash, n->id) : row_of(all, n->type, 0);
+        at->type = n->type;
+        if (by == MP_BY_NODE) { at->hash = x->hash; at->id = n->id; at->title = n->title; }
+        at->cached += n->status == MP_NODE_CACHED;
+        at->failed += n->status == MP_NODE_FAILED;
+        if (n->ran) note(at, n->took, x->cold);
+    }
+}
+
+static int most_first(const void *a, const void *b) {
+    const row *x = *(row *const *)a, *y = *(row *const *)b;
+    if (x->total != y->total) return x->total > y->total ? -1 : 1;
+    return x->key.a != y->key.a ? (x->key.a < y->key.a ? -1 : 1) : x->key.b < y->key.b ? -1 : x->key.b > y->key.b;
+}
+
+static void write_row(const mp_runs *r, const mp_sink *out, const row *x, double total) {
+    figures all = { 0 };
+    for (size_t i = 0; i < x->cold.n; i++) figures_push(&all, x->cold.v[i]);
+    for (size_t i = 0; i < x->warm.n; i++) figures_push(&all, x->warm.v[i]);
+    OBJECT(out, NULL);
+    sink_text(out, "structureHash", runs_text(r, x->hash));
+    sink_text(out, "nodeId", runs_text(r, x->id));
+    sink_text(out, "type", runs_text(r, x->type));
+    sink_text(out, "title", runs_text(r, x->title));
+    sink_text(out, "client", runs_text(r, x->client));
+    sink_figures(out, all.v, all.n);
+    NUMBER(out, "cached", (double)x->cached);
+    NUMBER(out, "failed", (double)x->failed);
+    NUMBER(out, "share", total > 0 ? x->total / total : 0);
+    OBJECT(out, "cold");
+    sink_figures(out, x->cold.v, x->cold.n);
+    CLOSE(out);
+    OBJECT(out, "warm");
+    sink_figures(out, x->warm.v, x->warm.n);
+    CLOSE(out);
+    CLOSE(out);
+    free(all.v);
+}
+
+void mp_runs_slow(const mp_runs *r, mp_by by, const mp_sink *out) {
+    row *all = NULL, *x, *next;
+    double total = 0;
+    size_t n = 0, begun = 0;
+    for (size_t i = 0; i < r->n; i++) {
+        if (isnan(r->runs[i].started)) continue;
+        begun++;
+        if (!isnan(r->runs[i].execution)) total += r->runs[i].execution;
+        note_run(r, &all, &r->runs[i], by);
+    }
+    row **v = mp_alloc(HASH_COUNT(all) * sizeof *v + 1);
+    HASH_ITER(hh, all, x, next) v[n++] = x;
+    if (n) qsort(v, n, sizeof *v, most_first);
+    OBJECT(out, NULL);
+    NUMBER(out, "runs", (double)begun);
+    NUMBER(out, "total", total);
+    ARRAY(out, "rows");
+    for (size_t i = 0; i < n; i++) write_row(r, out, v[i], total);
+    CLOSE(out);
+    CLOSE(out);
+    free(v);
+    HASH_ITER(hh, all, x, next) {
+        HASH_DEL(all, x);
+        free(x->cold.v);
+        free(x->warm.v);
+        free(x);
+    }
+}
+
+/* ---- clients ------------------------------------------------------------------------------------------------------------ */
+
+typedef struct { double busy, no_work, held, transfer, network, reach; size_t runs; } day;
+
+static double overlap(double a, double b, double from, double to) {
+    double low = a > from ? a : from, high = b < to ? b : to;
+    return high > low ? high - low : 0;
+}
+
+void mp_runs_clients(const mp_runs *r, const mp_sink *out) {
+    day *days = mp_alloc((r->n_words + 1) * sizeof *days);
+    double from = INFINITY, to = -INFINITY;
+    for (size_t i = 0; i < r->n; i++) {
+        const run *x = &r->runs[i];
+        if (isnan(x->started)) continue;
+        if (x->queued < from) from = x->queued;
+        if (x->completed > to) to = x->completed;
+    }
+    for (size_t i = 0; i < r->n; i++) {
+        const run *x = &r->runs[i];
+        if (isnan(x->started) || !x->client) continue;
+        day *d = &days[x->client];
+        double gap = d->runs++ ? d->reach : from, sent = x->started - (x->server_queue > 0 ? x->server_queue : 0), upload = sent - (x->upload > 0 ? x->upload : 0);
+        d->no_work += overlap(gap, x->started, gap, x->queued);
+        d->held += overlap(gap, x->started, x->queued, upload);
+        d->transfer += overlap(gap, x->started, upload > x->queued ? upload : x->queued, sent);
+        d->network += overlap(gap, x->started, sent > x->queued ? sent : x->queued, x->started);
+        d->busy += overlap(x->started, x->completed, gap, x->completed);
+        if (x->completed > d->reach || d->runs == 1) d->reach = x->completed;
+    }
+    OBJECT(out, NULL);
+    if (to >= from) {
+        NUMBER(out, "from", from);
+        NUMBER(out, "to", to);
+    }
+    ARRAY(out, "clients");
+    for (word w = 1; w <= r->n_words; w++) {
+        day *d = &days[w];
+        if (!d->runs) continue;
+        d->no_work += to - d->reach;
+        OBJECT(out, NULL);
+        sink_text(out, "client", runs_text(r, w));
+        NUMBER(out, "runs", (double)d->runs);
+        NUMBER(out, "busy", d->busy);
+        NUMBER(out, "utilization", to > from ? d->busy / (to - from) : 0);
+        NUMBER(out, "idle", to - from - d->busy);
+        NUMBER(out, "noWork", d->no_work);
+        NUMBER(out, "held", d->held);
+        NUMBER(out, "transfer", d->transfer);
+        NUMBER(out, "network", d->network);
+        CLOSE(out);
+    }
+    CLOSE(out);
+    CLOSE(out);
+    free(days);
+}
