@@ -261,6 +261,25 @@ static void count(mp_runs *r, tally **all, seen_entry **distinct) {
     }
 }
 
+static void write_tally(const mp_runs *r, const mp_sink *out, const tally *t) {
+    OBJECT(out, NULL);
+    sink_text(out, "structureHash", runs_text(r, t->hash));
+    sink_text(out, "nodeId", runs_text(r, t->id));
+    sink_text(out, "type", runs_text(r, t->type));
+    sink_text(out, "title", runs_text(r, t->title));
+    NUMBER(out, "ran", (double)t->ran);
+    NUMBER(out, "cached", (double)t->cached);
+    NUMBER(out, "hitRate", (double)t->cached / (double)(t->ran + t->cached));
+    NUMBER(out, "distinct", (double)t->distinct);
+    NUMBER(out, "repeated", (double)t->repeated);
+    NUMBER(out, "wasted", t->wasted);
+    OBJECT(out, "reasons");
+    for (int k = 1; k < WHY_COUNT; k++)
+        if (t->reasons[k]) NUMBER(out, words[k], (double)t->reasons[k]);
+    CLOSE(out);
+    CLOSE(out);
+}
+
 void mp_runs_cache(mp_runs *r, const mp_sink *out) {
     tally *all = NULL, *t, *t_next;
     seen_entry *distinct = NULL, *s, *s_next;
@@ -269,10 +288,10 @@ void mp_runs_cache(mp_runs *r, const mp_sink *out) {
     count(r, &all, &distinct);
     for (size_t i = 0; i < r->n; i++) begun += !isnan(r->runs[i].started);
     tally **v = mp_alloc(HASH_COUNT(all) * sizeof *v + 1);
-    HASH_ITER(hh, all, t, t_next) {
-        v[n++] = t;
-        ran += t->ran;
-        cached += t->cached;
+    for (tally *x = all; x; x = x->hh.next) {
+        v[n++] = x;
+        ran += x->ran;
+        cached += x->cached;
     }
     if (n) qsort(v, n, sizeof *v, most_wasted);
     OBJECT(out, NULL);
@@ -281,25 +300,7 @@ void mp_runs_cache(mp_runs *r, const mp_sink *out) {
     NUMBER(out, "cached", (double)cached);
     NUMBER(out, "hitRate", ran + cached ? (double)cached / (double)(ran + cached) : 0);
     ARRAY(out, "nodes");
-    for (size_t i = 0; i < n; i++) {
-        t = v[i];
-        OBJECT(out, NULL);
-        sink_text(out, "structureHash", runs_text(r, t->hash));
-        sink_text(out, "nodeId", runs_text(r, t->id));
-        sink_text(out, "type", runs_text(r, t->type));
-        sink_text(out, "title", runs_text(r, t->title));
-        NUMBER(out, "ran", (double)t->ran);
-        NUMBER(out, "cached", (double)t->cached);
-        NUMBER(out, "hitRate", (double)t->cached / (double)(t->ran + t->cached));
-        NUMBER(out, "distinct", (double)t->distinct);
-        NUMBER(out, "repeated", (double)t->repeated);
-        NUMBER(out, "wasted", t->wasted);
-        OBJECT(out, "reasons");
-        for (int k = 1; k < WHY_COUNT; k++)
-            if (t->reasons[k]) NUMBER(out, words[k], (double)t->reasons[k]);
-        CLOSE(out);
-        CLOSE(out);
-    }
+    for (size_t i = 0; i < n; i++) write_tally(r, out, v[i]);
     CLOSE(out);
     CLOSE(out);
     free(v);

@@ -30,6 +30,18 @@ static void pace(const mp_runs *r, const run *x, const run_node *n, sampler *s) 
 
 static void number(const mp_sink *out, const char *name, double v) { if (!isnan(v)) NUMBER(out, name, v); }
 
+static void write_sampler(const mp_runs *r, const mp_sink *out, sampler *s) {
+    OBJECT(out, NULL);
+    sink_text(out, "type", runs_text(r, s->type));
+    NUMBER(out, "nodes", (double)s->median.n);
+    number(out, "first", quantile_of(&s->first, 0.5));
+    number(out, "last", quantile_of(&s->last, 0.5));
+    number(out, "median", quantile_of(&s->median, 0.5));
+    number(out, "slowest", quantile_of(&s->slowest, 0));
+    number(out, "share", quantile_of(&s->share, 0.5));
+    CLOSE(out);
+}
+
 /* What the runs before would have said at half way: their usual time, less what has passed. */
 typedef struct usual { word hash; double mean; size_t runs; UT_hash_handle hh; } usual;
 
@@ -77,16 +89,8 @@ void mp_runs_progress(const mp_runs *r, const mp_sink *out) {
         }
     OBJECT(out, NULL);
     ARRAY(out, "rows");
+    for (sampler *x = all; x; x = x->hh.next) write_sampler(r, out, x);
     HASH_ITER(hh, all, s, next) {
-        OBJECT(out, NULL);
-        sink_text(out, "type", runs_text(r, s->type));
-        NUMBER(out, "nodes", (double)s->median.n);
-        number(out, "first", quantile_of(&s->first, 0.5));
-        number(out, "last", quantile_of(&s->last, 0.5));
-        number(out, "median", quantile_of(&s->median, 0.5));
-        number(out, "slowest", quantile_of(&s->slowest, 0));
-        number(out, "share", quantile_of(&s->share, 0.5));
-        CLOSE(out);
         HASH_DEL(all, s);
         free(s->first.v);
         free(s->last.v);

@@ -97,7 +97,7 @@ static int by_text(const void *a, const void *b) { return strcmp(*(char *const *
 
 /* The model files that a run names, as one word: who names the same ones finds them loaded. */
 static word models_of(mp_runs *r, const run *x) {
-    char *found[32], tmp[300];
+    char *found[32] = { NULL }, tmp[300];
     size_t n = 0;
     mp_buf b = { 0 };
     for (size_t i = 0; i < x->n_nodes; i++) {
@@ -109,7 +109,7 @@ static word models_of(mp_runs *r, const run *x) {
             if (mp_graph_is_model(mp_str_of(tmp))) found[n++] = mp_strdup(tmp);
         }
     }
-    qsort(found, n, sizeof *found, by_text);
+    if (n) qsort(found, n, sizeof *found, by_text);
     for (size_t i = 0; i < n; i++) {
         if (!i || strcmp(found[i], found[i - 1]) != 0) mp_buf_printf(&b, "%s\n", found[i]);
     }

@@ -2,7 +2,7 @@
 local core = require "moonpool.core"
 local task = require "moonpool.task"
 
-local commands = { sim = true }
+local commands = { sim = "sim", report = "report", compare = "report" }
 
 local usage = [[
 usage: moonpool FILE.lua [args]     run a script; `arg` holds its arguments
@@ -12,6 +12,8 @@ usage: moonpool FILE.lua [args]     run a script; `arg` holds its arguments
        moonpool --drain ...         at SIGINT and SIGTERM finish what was submitted, instead of canceling it
        moonpool -v                  print the version
        moonpool sim [options]       simulated ComfyUI servers (moonpool sim --help)
+       moonpool report QUESTION LOG answers from profile logs: slow, cache, progress, timeline, job
+       moonpool compare LOG LOG     is the second one slower?
 ]]
 
 local drain = false
@@ -119,7 +121,7 @@ return function(argv)
   local given = {}
   for k = 0, #argv do given[k - i] = argv[k] end
   _G.arg = given
-  if commands[name] then return require("moonpool.cli." .. name)({ table.unpack(given) }, run) end
+  if commands[name] then return require("moonpool.cli." .. commands[name])({ table.unpack(given) }, run, name) end
   local chunk = load_file(name)
   if not chunk then return 1 end
   return run(chunk, table.unpack(given))

@@ -1,0 +1,477 @@
+-- What many runs answer: slow, cache and why, progress, clients, compare; as text, markdown, csv, json, trace; from the
+-- command line; and what odd logs do to it.
+local H = require "helper"
+local K = require "kit"
+local moonpool = require "moonpool"
+local json = moonpool.json
+
+after_each(K.clean)
+
+local dir
+before_each(function() dir = H.folder "profiles" end)
+
+local EPOCH = 1.7e12
+
+-- One logged run. nodes: list of {id, type, took or "cached" or "pending", inputs}; they run one after the other.
+local n_jobs = 0
+local function run(o)
+  n_jobs = n_jobs + 1
+  local at = EPOCH + o.at
+  local x = { schema = 1, jobId = "j" .. n_jobs, jobStatus = o.status or "completed", label = o.label, client = o.client or "a", structureHash = o.hash or "aaaa",
+    queuedAt = at - (o.queue or 0), startedAt = at, queueTime = o.queue or 0, uploadTime = o.upload or 0, serverQueueTime = o.server or 0, nodes = json.array {} }
+  for _, n in ipairs(o.nodes) do
+    local took = type(n[3]) == "number" and n[3]
+    x.nodes[#x.nodes + 1] = { nodeId = n[1], type = n[2], status = took and "completed" or n[3], duration = took or (n[3] == "cached" and 0 or nil), startedAt = took and at or nil,
+      completedAt = took and at + took or nil, executions = took and 1 or 0, inputs = n[4] or json.object and nil, progressEvents = n.events }
+    at = at + (took or 0)
+  end
+  x.completedAt, x.executionTime = at, at - EPOCH - o.at
+  x.totalDuration = x.queueTime + x.executionTime
+  return json.encode(x)
+end
+
+local function log(name, lines)
+  local path = dir .. "/" .. name
+  H.write(path, table.concat(lines, "\n") .. "\n")
+  return path
+end
+
+local function loaded(lines, options) return assert(moonpool.profiles.load(log("log.jsonl", lines), options)) end
+local function command(...) return H.run(H.moonpool .. " " .. table.concat({ ... }, " ")) end
+
+local function near(want, got) assert.is_true(got ~= nil and math.abs(want - got) < 1e-6, ("%s, not %s"):format(tostring(got), tostring(want))) end
+
+describe("profiles.load", function()
+  it("gives runs back as they were logged, in the order of their starts, by label when asked", function()
+    local lines = { run { at = 30, label = "b", nodes = {} }, run { at = 10, label = "a", nodes = { { "1", "X", 5 } } }, run { at = 20, nodes = {} } }
+    local runs = loaded(lines)
+    assert.equal(3, #runs)
+    assert.same({ EPOCH + 10, EPOCH + 20, EPOCH + 30 }, { runs[1].startedAt, runs[2].startedAt, runs[3].startedAt })
+    assert.same(json.decode(lines[2]), runs[1])
+    assert.is_nil(runs[0])
+    assert.is_nil(runs[4])
+    local one = loaded(lines, { label = "a" })
+    assert.same({ 1, "a" }, { #one, one[1].label })
+    assert.equal(0, #loaded(lines, { label = "nobody" }))
+  end)
+
+  it("skips and counts what is no profile, wherever it stands", function()
+    local good = run { at = 1, nodes = {} }
+    local runs = loaded { "", "no json", good:sub(1, -20), "[1, 2]", '{"schema": 1}', (good:gsub('"schema":1', '"schema":2')), good, "\0\1\2", ("x"):rep(1000000), good .. "\r", '{"a":' .. ("["):rep(100000) }
+    assert.equal(2, #runs)
+    local bad, newer = runs:skipped()
+    assert.same({ 8, 1 }, { bad, newer })
+  end)
+
+  it("of several files, of an empty one, of none", function()
+    local one, two = log("1", { run { at = 1, nodes = {} } }), log("2", { run { at = 0, nodes = {} } })
+    assert.equal(2, #moonpool.profiles.load { one, two })
+    H.write(dir .. "/empty", "")
+    assert.equal(0, #moonpool.profiles.load(dir .. "/empty"))
+    local runs, err = moonpool.profiles.load(dir .. "/nowhere")
+    assert.is_nil(runs)
+    assert.match("nowhere: No such file", err.message)
+    assert.error_matches(function() moonpool.profiles.load(7) end, "a path or a list of paths expected")
+    assert.error_matches(function() moonpool.profiles.load("x", { lable = "y" }) end, "unknown option 'lable'")
+  end)
+
+  it("reads what a pool has logged", function()
+    local path = dir .. "/runs.jsonl"
+    local pool = K.pool_of({ K.sim() }, { profile_log = path })
+    for i = 1, 6 do pool:submit(K.picture(i)) end
+    for _ in pool:results() do end
+    pool:shutdown()
+    local runs = assert(moonpool.profiles.load(path))
+    assert.equal(6, #runs)
+    local ran = {}
+    for _, row in ipairs(runs:slow().rows) do ran[row.type] = row.count end
+    assert.equal(6, ran.KSampler)
+    assert.equal(1, ran.CheckpointLoaderSimple)
+  end)
+end)
+
+describe("slow", function()
+  local function sampler(took) return { { "1", "CheckpointLoaderSimple", "cached", { ckpt_name = "m.safetensors" } }, { "3", "KSampler", took }, { "9", "SaveImage", 1 } } end
+
+  it("adds up by class, with quantiles between the values", function()
+    local lines = {}
+    for i = 1, 10 do lines[i] = run { at = i * 1000, nodes = sampler(i * 10) } end
+    local a = loaded(lines):slow "class"
+    local k = a.rows[1]
+    assert.same({ "KSampler", 10, 550 }, { k.type, k.count, k.total })
+    near(55, k.p50)
+    near(91, k.p90)
+    near(99.1, k.p99)
+    near(100, k.max)
+    near(550 / 560, k.share)
+    assert.same({ 10, 560 }, { a.runs, a.total })
+    assert.equal(10, a.rows[3].cached)
+    assert.equal(0, a.rows[3].count)
+  end)
+
+  it("keeps the first run of a model on a client, and one after another model, apart", function()
+    local function of(model, took) return { { "1", "L", "cached", { ckpt_name = model } }, { "3", "KSampler", took } } end
+    local k = loaded { run { at = 1, nodes = of("a.safetensors", 900) }, run { at = 1000, nodes = of("a.safetensors", 10) }, run { at = 2000, client = "b", nodes = of("a.safetensors", 800) },
+      run { at = 3000, nodes = of("b.safetensors", 700) }, run { at = 4000, nodes = of("a.safetensors", 600) }, run { at = 5000, nodes = of("a.safetensors", 20) } }:slow().rows[1]
+    assert.same({ 4, 2 }, { k.cold.count, k.warm.count })
+    near(750, k.cold.p50)
+    near(15, k.warm.p50)
+  end)
+
+  it("by node, client and workflow", function()
+    local lines = { run { at = 1, hash = "one", client = "a", nodes = sampler(10) }, run { at = 100, hash = "one", client = "b", nodes = sampler(20) },
+      run { at = 200, hash = "two", client = "b", status = "failed", nodes = sampler(40) } }
+    local runs = loaded(lines)
+    assert.same({ "two", "3", 40 }, { runs:slow("node").rows[1].structureHash, runs:slow("node").rows[1].nodeId, runs:slow("node").rows[1].max })
+    local b = runs:slow("client").rows[1]
+    assert.same({ "b", 2, 1 }, { b.client, b.count, b.failed })
+    near(62, b.total)
+    assert.equal("two", runs:slow("workflow").rows[1].structureHash)
+    assert.has_error(function() runs:slow "colour" end)
+  end)
+
+  it("of one run, of durations of nothing, of runs that never began", function()
+    local a = loaded { run { at = 5, nodes = { { "1", "X", 0 } } } }:slow()
+    assert.same({ 1, 0, 0, 0 }, { a.rows[1].count, a.rows[1].p50, a.rows[1].p99, a.rows[1].share })
+    local never = json.decode(run { at = 5, nodes = {} })
+    never.startedAt, never.executionTime = nil, 0
+    assert.same({ 0, 0 }, { loaded({ json.encode(never) }):slow().runs, #loaded({ json.encode(never) }):slow().rows })
+  end)
+end)
+
+describe("cache: why a node ran", function()
+  local function of(seed, text, status)
+    return { { "1", "Loader", status or 1, { name = "m" } }, { "2", "Text", status or 1, { text = text, clip = { "1", 1 } } },
+      { "3", "Sampler", 10, { seed = seed, cond = { "2", 0 } } }, { "4", "Save", 2, { images = { "3", 0 } } } }
+  end
+  -- node -> reason of the last run
+  local function reasons(lines)
+    local runs, list = loaded(lines), {}
+    for _, w in ipairs(runs:why(#runs)) do list[w.nodeId] = w end
+    return list, runs
+  end
+
+  it("first: nothing like it ran before", function()
+    local r = reasons { run { at = 1, nodes = of(1, "x") } }
+    for _, id in ipairs { "1", "2", "3", "4" } do assert.equal("first", r[id].reason) end
+  end)
+
+  it("input and ancestor: old and new value", function()
+    local r = reasons { run { at = 1, nodes = of(1, "x") }, run { at = 100, nodes = of(2, "x", "cached") } }
+    assert.same({ "input", "seed", "1", "2" }, { r["3"].reason, r["3"].input, r["3"].old, r["3"].new })
+    assert.same({ "ancestor", "3", "seed", "1", "2" }, { r["4"].reason, r["4"].ancestor, r["4"].input, r["4"].old, r["4"].new })
+    assert.is_nil(r["1"])
+  end)
+
+  it("evicted: another workflow ran there in between", function()
+    local r = reasons { run { at = 1, nodes = of(1, "x") }, run { at = 100, hash = "other", nodes = { { "1", "Y", 1 } } }, run { at = 200, nodes = of(1, "x") } }
+    assert.same({ "evicted", "other" }, { r["1"].reason, r["1"].other })
+    assert.equal("evicted", r["4"].reason)
+  end)
+
+  it("other_client: the same ran elsewhere", function()
+    local r = reasons { run { at = 1, nodes = of(1, "x") }, run { at = 100, client = "b", nodes = of(1, "x") } }
+    assert.same({ "other_client", "a" }, { r["3"].reason, r["3"].other })
+  end)
+
+  it("unfinished: the run before was stopped", function()
+    local cut = of(1, "x")
+    cut[3][3], cut[4][3] = "failed", "pending"
+    local r = reasons { run { at = 1, status = "failed", nodes = cut }, run { at = 100, nodes = of(1, "x", "cached") } }
+    assert.equal("unfinished", r["3"].reason)
+  end)
+
+  it("never_cached: it runs each time; what hangs on it runs because of it", function()
+    local function again() return { { "1", "Changed", 1, { n = 1 } }, { "2", "Save", 1, { images = { "1", 0 } } }, { "3", "Other", "cached", { n = 2 } } } end
+    local r = reasons { run { at = 1, nodes = again() }, run { at = 100, nodes = again() }, run { at = 200, nodes = again() } }
+    assert.equal("never_cached", r["1"].reason)
+    assert.same({ "ancestor", "1" }, { r["2"].reason, r["2"].ancestor })
+    assert.is_nil(r["2"].input)
+  end)
+
+  it("unknown: all that could be compared is equal", function()
+    local r = reasons { run { at = 1, nodes = of(1, "x") }, run { at = 100, nodes = of(1, "x", "cached") },
+      run { at = 200, nodes = of(1, "x") } }
+    assert.equal("unknown", r["1"].reason)
+  end)
+
+  it("the table: hit rates, distinct inputs, and what was wasted", function()
+    local lines = {}
+    for i = 1, 12 do
+      local loader = { "1", "Loader", i < 3 and 50 or "cached", { name = "m" } }
+      lines[i] = run { at = i * 100, client = i % 2 == 0 and "a" or "b", nodes = { loader, { "3", "Sampler", 10, { seed = i % 3, m = { "1", 0 } } } } }
+    end
+    local a = loaded(lines):cache()
+    local by = {}
+    for _, n in ipairs(a.nodes) do by[n.nodeId] = n end
+    assert.same({ 12, 3, 9 }, { by["3"].ran, by["3"].distinct, by["3"].repeated })
+    near(90, by["3"].wasted)
+    assert.same({ 2, 10, 1 }, { by["1"].ran, by["1"].cached, by["1"].distinct })
+    near(10 / 12, by["1"].hitRate)
+    near(10 / 24, a.hitRate)
+    local text = command("report cache", dir .. "/log.jsonl")
+    assert.match("node 3 Sampler ran 12 times for 3 distinct inputs", (text:gsub("%s+", " ")))
+  end)
+
+  it("on a sim: another seed, then another workflow in between", function()
+    local path = dir .. "/runs.jsonl"
+    local pool = K.pool_of({ K.sim() }, { profile_log = path })
+    local empty = { class_type = "EmptyImage", inputs = { width = 64, height = 64, batch_size = 1, color = 1 } }
+    local other = moonpool.workflow.from { ["1"] = empty, ["2"] = { class_type = "PreviewImage", inputs = { images = { "1", 0 } } } }
+    for _, w in ipairs { K.picture(1), K.picture(2), other, K.picture(2) } do K.completed(pool:submit(w)) end
+    pool:shutdown()
+    local runs = assert(moonpool.profiles.load(path))
+    local function of_run(i, node)
+      for _, w in ipairs(runs:why(i)) do
+        if w.nodeId == node then return w end
+      end
+    end
+    assert.same({ "input", "seed", "1", "2" }, { of_run(2, "3").reason, of_run(2, "3").input, of_run(2, "3").old, of_run(2, "3").new })
+    assert.is_nil(of_run(2, "4"))
+    assert.same({ "evicted", runs[3].structureHash }, { of_run(4, "4").reason, of_run(4, "4").other })
+  end)
+end)
+
+describe("progress", function()
+  it("has the pace of each class, and how well the time left was told", function()
+    local lines = {}
+    for i = 1, 7 do
+      local events, t = {}, EPOCH + i * 10000
+      for step, ms in ipairs { 0, 100, 100, 200, 100 } do
+        t = t + ms
+        events[step] = { timestamp = t, value = step, max = 5 }
+      end
+      lines[i] = run { at = i * 10000, nodes = { { "3", "KSampler", 500, events = events }, { "9", "Save", 500 } } }
+    end
+    local a = loaded(lines):progress()
+    local r = a.rows[1]
+    assert.equal("KSampler", r.type)
+    near(10, r.first)
+    near(10, r.last)
+    near(10, r.median)
+    near(5, r.slowest)
+    near(0.5, r.share)
+    assert.equal(2, a.timeLeft.runs)
+    near(0, a.timeLeft.median)
+  end)
+end)
+
+describe("clients", function()
+  it("busy and idle add up, idle by what the next job was doing", function()
+    local function x(ms) return { { "1", "X", ms } } end
+    local lines = { run { at = 0, nodes = x(100) }, run { at = 300, queue = 150, upload = 30, server = 20, nodes = x(100) }, run { at = 0, client = "b", nodes = x(400) } }
+    local a = loaded(lines):clients()
+    local by = {}
+    for _, c in ipairs(a.clients) do by[c.client] = c end
+    local c = by.a
+    local got = { c.busy, c.idle, c.noWork, c.held, c.transfer, c.network, c.utilization }
+    for i, want in ipairs { 200, 200, 50, 100, 30, 20, 0.5 } do assert.is_true(math.abs(want - got[i]) < 0.01, i .. ": " .. got[i]) end
+    assert.is_true(math.abs(by.b.utilization - 1) < 1e-6)
+  end)
+end)
+
+describe("compare", function()
+  local state
+  local function random()                            -- a generator of our own: the same on every machine
+    state = (state * 6364136223846793005 + 1442695040888963407)
+    return ((state >> 11) & ((1 << 53) - 1)) / 2 ^ 53
+  end
+  local function sample(n, mean, spread)
+    local t = {}
+    for i = 1, n do t[i] = mean + spread * math.sqrt(-2 * math.log(1 - random())) * math.cos(2 * math.pi * random()) end
+    return t
+  end
+
+  it("calls equal pairs different no more often than it may, and finds ten per cent", function()
+    state = 42
+    local alarms, found = 0, 0
+    for i = 1, 1000 do
+      if moonpool.profiles.compare(sample(30, 100, 10), sample(30, 100, 10), i).p < 0.05 then alarms = alarms + 1 end
+      if moonpool.profiles.compare(sample(30, 100, 10), sample(30, 110, 10), i).p < 0.05 then found = found + 1 end
+    end
+    assert.is_true(alarms >= 34 and alarms <= 68, alarms .. " false alarms")          -- the binomial 99 % range of 5 %
+    assert.is_true(found >= 950, found .. " found")
+  end)
+
+  it("its intervals hold the true change", function()
+    state = 7
+    local held = 0
+    for i = 1, 300 do
+      local c = moonpool.profiles.compare(sample(40, 100, 10), sample(40, 120, 12), i)
+      if c.low <= 0.2 and c.high >= 0.2 then held = held + 1 end
+    end
+    assert.is_true(held >= 0.9 * 300, held .. " of 300")
+  end)
+
+  local function set(name, label, n, took)
+    local lines = {}
+    for i = 1, n do lines[i] = run { at = i * 1000, label = label, nodes = { { "3", "KSampler", took(i) }, { "9", "Save", 5 + i % 3 } } } end
+    return log(name, lines), lines
+  end
+
+  it("gives a verdict per workflow and class", function()
+    state = 3
+    local a = assert(moonpool.profiles.load((set("a", nil, 30, function() return 100 + 5 * random() end))))
+    local b = assert(moonpool.profiles.load((set("b", nil, 30, function() return 120 + 5 * random() end))))
+    local function verdicts(x)
+      local by = {}
+      for _, r in ipairs(x.rows) do by[r.kind == "class" and r.type or "workflow"] = r.verdict end
+      return by
+    end
+    assert.same({ KSampler = "slower", Save = "same", workflow = "slower" }, verdicts(a:compare(b)))
+    assert.same({ KSampler = "faster", Save = "same", workflow = "faster" }, verdicts(b:compare(a)))
+    local row = a:compare(b).rows[1]
+    assert.is_true(row.low > 0.1 and row.high < 0.25 and row.low <= row.change and row.change <= row.high)
+    assert.is_true(row.detectable > 0 and row.detectable < 0.1)
+  end)
+
+  it("says so when there are too few, and of zero durations", function()
+    local a = assert(moonpool.profiles.load((set("a", nil, 4, function() return 100 end))))
+    for _, r in ipairs(a:compare(a).rows) do assert.equal("too few", r.verdict) end
+    local zero = assert(moonpool.profiles.load((set("z", nil, 9, function() return 0 end))))
+    for _, r in ipairs(zero:compare(zero).rows) do assert.equal("same", r.verdict) end
+  end)
+
+  it("decides a build: exit code 0, 1 or 2", function()
+    state = 5
+    local a = set("a", "base", 30, function() return 100 + 5 * random() end)
+    local b = set("b", "new", 30, function() return 120 + 5 * random() end)
+    local text, code = command("compare", a, b, "--fail-over 5%")
+    assert.match("slower", text)
+    assert.equal(1, code)
+    assert.equal(0, (select(2, command("compare", a, b, "--fail-over 50%"))))
+    assert.equal(0, (select(2, command("compare", a, b))))
+    assert.equal(0, (select(2, command("compare", a, a, "--fail-over 5%"))))
+    H.write(dir .. "/both", H.read(a) .. H.read(b))
+    assert.equal(1, (select(2, command("compare", dir .. "/both", "--label-a base --label-b new --fail-over 5%"))))
+    for _, wrong in ipairs { a .. " " .. dir .. "/nowhere", a .. " " .. b .. " --label-b none", a .. " " .. b .. " --fail-over much", "", a .. " " .. b .. " --format nothing" } do
+      text, code = command("compare", wrong)
+      assert.equal(2, code, wrong .. "\n" .. text)
+    end
+  end)
+end)
+
+describe("moonpool report", function()
+  local evil = "\27[31m<script>alert('x')</script>|a,\"b\"\r\n=1+1`é"
+  local path
+  local function evil_log()
+    local lines = {}
+    for i = 1, 8 do lines[i] = run { at = i * 100, client = evil, nodes = { { "1", evil, 10 + i, { text = evil } }, { "2", "=cmd()", 3 }, { "3", ("Long"):rep(60), 2 } } } end
+    path = log("evil.jsonl", lines)
+    return path
+  end
+
+  it("fits 80 columns, and is plain where nobody looks", function()
+    for _, q in ipairs { "slow", "slow --by node", "slow --by client", "slow --by workflow", "cache", "progress", "timeline" } do
+      local text, code = command("COLUMNS= report " == "" and "" or "report", q, evil_log())
+      assert.equal(0, code, text)
+      for line in text:gmatch "[^\n]+" do assert.is_true((utf8.len(line) or 999) <= 80, q .. ": " .. line) end
+      assert.is_nil(text:find "[%c]" and text:gsub("\n", ""):find "%c")
+    end
+  end)
+
+  it("markdown and csv carry names harmlessly", function()
+    local text = command("report slow --format markdown", evil_log())
+    assert.is_nil(text:find("<script", 1, true))
+    assert.is_nil(text:gsub("\n", ""):find "%c")
+    for line in text:gmatch "[^\n]+" do
+      if line:find "^|" then assert.equal(9, select(2, line:gsub("[^\\]|", "%0")) + (line:find "^|" and 1 or 0)) end
+    end
+    local csv = command("report slow --format csv", path)
+    local lines = {}
+    for l in csv:gmatch "(.-)\r\n" do lines[#lines + 1] = l end
+    assert.equal("type,count,total,share,p50,p90,p99,max", lines[1])
+    assert.equal(4, #lines)
+    assert.match("'=cmd%(%)", csv)
+    assert.match('""b""', csv)
+  end)
+
+  it("json is the answer itself", function()
+    local text = command("report slow --format json", evil_log())
+    assert.same(assert(moonpool.profiles.load(path)):slow(), json.decode(text))
+  end)
+
+  it("job shows one run, by id, prompt or place, and json of it is the line", function()
+    evil_log()
+    local text = command("report job", path, "--job 2 --format json")
+    assert.same(assert(moonpool.profiles.load(path))[2], json.decode(text))
+    local words, code = command("report job", path, "--job nobody")
+    assert.equal(2, code)
+    assert.match("no job 'nobody' in 8 runs", words)
+  end)
+
+  it("trace has a lane per client and node, arrows from queue to run, and counters", function()
+    local log_path = dir .. "/runs.jsonl"
+    local pool = K.pool_of({ K.sim(), K.sim() }, { profile_log = log_path })
+    for i = 1, 10 do pool:submit(K.picture(i)) end
+    for _ in pool:results() do end
+    pool:shutdown()
+    local text, code = command("report timeline --format trace", log_path)
+    assert.equal(0, code)
+    local d = assert(json.decode(text))
+    local count, open, processes, last = {}, {}, {}, {}
+    for _, e in ipairs(d.traceEvents) do
+      count[e.ph] = (count[e.ph] or 0) + 1
+      assert.is_true(math.type(e.ts) == "integer" and e.ts >= 0 and e.pid ~= nil and e.tid ~= nil)
+      if e.ph == "X" then
+        assert.is_true(e.dur >= 0)
+        local lane = e.pid .. "/" .. e.tid
+        if e.cat == "node" or e.cat == "job" then
+          assert.is_true((last[lane] or 0) <= e.ts + 1, "two at once in lane " .. lane)
+          last[lane] = e.ts + e.dur
+        end
+      elseif e.ph == "s" then open[e.id] = e.ts
+      elseif e.ph == "f" then
+        assert.is_true(open[e.id] <= e.ts)
+        open[e.id] = nil
+      elseif e.ph == "M" and e.name == "process_name" then processes[#processes + 1] = e.args.name
+      end
+    end
+    assert.equal(3, #processes)
+    assert.same({ 10, 10 }, { count.s, count.f })
+    assert.is_nil(next(open))
+    assert.is_true(count.C > 20)
+  end)
+
+  it("takes a formatter of the user's own; one that fails is told, and the text is printed", function()
+    evil_log()
+    H.write(dir .. "/own.lua", "return function(sheet, runs) return sheet.title .. ' of ' .. #runs .. '\\n' end")
+    assert.equal("Where the time goes of 8\n", (command("report slow", path, "--format", dir .. "/own.lua")))
+    local lines = {}
+    for i = 1, 4 do
+      local x = json.decode(run { at = i, nodes = { { "1", "X", i * 1000 } } })
+      x.metadata = i < 4 and { user = "ada" } or nil
+      lines[i] = json.encode(x)
+    end
+    assert.equal("Where the time goes, by user\n  ada                      3 jobs         6.0 s\n  nobody                   1 jobs         4.0 s\n",
+      (command("report slow", log("users", lines), "--format scripts/report_totals.lua")))
+    H.write(dir .. "/bad.lua", "return function() error 'no' end")
+    local text, code = command("report slow", path, "--format", dir .. "/bad.lua")
+    assert.match("bad.lua: .*no", text)
+    assert.match("By node class", text)
+    assert.equal(0, code)
+  end)
+
+  it("says what is wrong with a log or an argument, with exit code 2", function()
+    H.write(dir .. "/empty", "")
+    H.write(dir .. "/foreign", "a,b,c\n1,2,3\n")
+    local cases = {
+      ["slow " .. dir .. "/nowhere"] = "No such file", ["slow " .. dir .. "/empty"] = "no runs", ["slow " .. dir .. "/foreign"] = "no runs %(2 lines are no profile%)",
+      ["fast " .. dir] = "must be one of 'slow'", slow = "log", ["slow " .. evil_log() .. " --label x"] = "no runs with the label 'x'", ["slow " .. path .. " --format trace"] = "timeline",
+      ["slow " .. path .. " --by colour"] = "by", ["slow " .. path .. " --out /nowhere/x"] = "/nowhere/x",
+    }
+    for arguments, words in K.sorted(cases) do
+      local text, code = command("report", arguments)
+      assert.equal(2, code, arguments .. "\n" .. text)
+      assert.match(words, text)
+    end
+  end)
+
+  it("bears clocks that jump", function()
+    local back = json.decode(run { at = 1000, nodes = { { "1", "X", 5 } } })
+    back.completedAt, back.executionTime, back.nodes[1].duration = back.startedAt - 500, -500, -3
+    path = log("odd.jsonl", { json.encode(back), run { at = -1e6, nodes = { { "1", "X", 5 } } }, run { at = 1e12, nodes = { { "1", "X", 5 } } } })
+    for _, q in ipairs { "slow", "cache", "progress", "timeline", "timeline --format trace" } do assert.equal(0, (select(2, command("report", q, path)))) end
+    assert.equal(0, (select(2, command("compare", path, path))))
+  end)
+end)
