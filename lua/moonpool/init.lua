@@ -908,5 +908,6 @@ M.sim = core.sim
 M.step = core.step
 M.report = require "moonpool.report"
 M.profiles = require "moonpool.profiles"
+M.plan = require "moonpool.plan"
 
 return M

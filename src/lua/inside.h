@@ -34,6 +34,7 @@ struct l_pool {
     int log_shown, log_told;                         /* level that is written; somebody listens */
     int handler;                                     /* registry: called with every event */
     mp_job *routed;                                  /* the job a hook is being asked about, or NULL */
+    const mp_time *now;                              /* the time of a plan; NULL: the loop's */
 };
 
 l_ctx *l_context(lua_State *L);                      /* made when first asked for */
@@ -70,6 +71,9 @@ void l_push_job_id(lua_State *L, const mp_job *j, uint64_t id);                 
 mp_client *l_test_client(lua_State *L, int i, const l_pool *lp);                     /* NULL: no client of that pool, or gone */
 int l_client_is(lua_State *L, int i, const l_pool *lp, uint32_t serial);             /* the value at i is a handle of that client */
 l_pool *l_check_pool(lua_State *L, int i);
+mp_time l_now(const l_pool *lp);
+/* A pool object with the policy at `policy` (or none), without a pool yet; pushed. Raises when it cannot be loaded. */
+l_pool *l_bare_pool(lua_State *L, int policy, uint64_t seed);
 
 /* modules */
 int l_open_core(lua_State *L);
@@ -80,6 +84,7 @@ void l_open_job(lua_State *L);
 void l_open_sim(lua_State *L);
 void l_open_net(lua_State *L);
 void l_open_profile(lua_State *L);
+void l_open_plan(lua_State *L);
 void l_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta);
 
 /* l_policy.c */

@@ -219,6 +219,7 @@ int l_open_core(lua_State *L) {
     l_open_sim(L);
     l_open_net(L);
     l_open_profile(L);
+    l_open_plan(L);
     return 1;
 }
 

@@ -131,7 +131,6 @@ static void add_model(void *ud, mp_str file) {
     lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
 }
 
-static mp_time now_of(const l_pool *lp) { return mp_loop_now(lp->ctx->loop); }
 
 typedef struct { const char *name; void (*push)(lua_State *L, l_pool *lp, const mp_job *j); } job_field;
 
@@ -140,7 +139,7 @@ static void f_status(lua_State *L, l_pool *lp, const mp_job *j) { (void)lp; lua_
 static void f_ended(lua_State *L, l_pool *lp, const mp_job *j) { (void)lp; lua_pushboolean(L, mp_job_ended(j)); }
 static void f_priority(lua_State *L, l_pool *lp, const mp_job *j) { (void)lp; lua_pushnumber(L, mp_job_priority(j)); }
 static void f_attempts(lua_State *L, l_pool *lp, const mp_job *j) { (void)lp; lua_pushinteger(L, mp_job_attempts(j)); }
-static void f_waited(lua_State *L, l_pool *lp, const mp_job *j) { lua_pushnumber(L, (double)(now_of(lp) - mp_job_queued(j)) / 1000); }
+static void f_waited(lua_State *L, l_pool *lp, const mp_job *j) { lua_pushnumber(L, (double)(l_now(lp) - mp_job_queued(j)) / 1000); }
 static void f_hash(lua_State *L, l_pool *lp, const mp_job *j) { (void)lp; lua_pushstring(L, mp_workflow_hash(mp_job_workflow(j))); }
 static void f_models(lua_State *L, l_pool *lp, const mp_job *j) { (void)lp; lua_newtable(L); mp_workflow_models(mp_job_workflow(j), add_model, L); }
 static void f_prompt(lua_State *L, l_pool *lp, const mp_job *j) { (void)lp; lua_pushstring(L, mp_job_prompt_id(j)); }
@@ -168,7 +167,7 @@ static void f_profile(lua_State *L, l_pool *lp, const mp_job *j) {
     else lua_pushnil(L);
 }
 
-static void f_progress(lua_State *L, l_pool *lp, const mp_job *j) { lua_pushnumber(L, mp_job_progress(j, now_of(lp))); }
+static void f_progress(lua_State *L, l_pool *lp, const mp_job *j) { lua_pushnumber(L, mp_job_progress(j, l_now(lp))); }
 static void f_include(lua_State *L, l_pool *lp, const mp_job *j) {
     (void)lp;
     if (mp_job_include(j)) l_push_json_text(L, mp_job_include(j), strlen(mp_job_include(j)));
@@ -230,7 +229,7 @@ static int job_index(lua_State *L) {
 static int job_cancel(lua_State *L) {
     l_pool *lp;
     mp_job *j = check_job(L, 1, &lp);
-    int rc = mp_pool_cancel(lp->pool, j, now_of(lp));
+    int rc = mp_pool_cancel(lp->pool, j, l_now(lp));
     if (rc == MP_EBUSY) return luaL_error(L, "a policy runs: nothing may be canceled from inside it");
     mp_wire_pump(lp->wire);
     lua_pushboolean(L, rc == 0);
@@ -243,7 +242,7 @@ static int job_set_priority(lua_State *L) {
     mp_job *j = check_job(L, 1, &lp);
     double priority = luaL_checknumber(L, 2);
     luaL_argcheck(L, priority >= -1e15 && priority <= 1e15, 2, "a number from -1e15 to 1e15 expected");
-    int rc = mp_pool_set_priority(lp->pool, j, priority, now_of(lp));
+    int rc = mp_pool_set_priority(lp->pool, j, priority, l_now(lp));
     if (rc == MP_EBUSY) return luaL_error(L, "a policy runs: no priority may be changed from inside it");
     mp_wire_pump(lp->wire);
     lua_pushboolean(L, rc == 0);
@@ -255,7 +254,7 @@ static int job_time_left(lua_State *L) {
     l_pool *lp;
     mp_time t[3];
     mp_job *j = check_job(L, 1, &lp);
-    if (!mp_job_left(j, now_of(lp), &t[0], &t[1], &t[2])) return 0;
+    if (!mp_job_left(j, l_now(lp), &t[0], &t[1], &t[2])) return 0;
     for (int i = 0; i < 3; i++) lua_pushnumber(L, (double)t[i] / 1000);
     return 3;
 }
@@ -349,7 +348,7 @@ static void client_field(lua_State *L, l_pool *lp, const mp_client *c, int field
     static const char *const states[] = { "connecting", "online", "offline" };
     const mp_job *j = lp->routed;
     int online = mp_client_get_state(c) == MP_CLIENT_ONLINE;
-    block_list blocks = { L, now_of(lp), 0 };
+    block_list blocks = { L, l_now(lp), 0 };
     switch (field) {
     case C_NAME: lua_pushstring(L, mp_client_name(c)); break;
     case C_URL: lua_pushstring(L, mp_client_url(c)); break;
@@ -371,12 +370,12 @@ static void client_field(lua_State *L, l_pool *lp, const mp_client *c, int field
         lua_newtable(L);
         if (mp_client_last_workflow(c)) mp_workflow_models(mp_client_last_workflow(c), add_model, L);
         break;
-    case C_EXPECTED: lua_pushnumber(L, (double)mp_client_expected(c, now_of(lp)) / 1000); break;
+    case C_EXPECTED: lua_pushnumber(L, (double)mp_client_expected(c, l_now(lp)) / 1000); break;
     case C_WARM:                                     /* to the job of this hook; outside of hooks there is none */
         if (j) lua_pushinteger(L, mp_client_warmth(c, j));
         else lua_pushnil(L);
         break;
-    case C_FINISH: lua_pushnumber(L, (double)(j ? mp_client_finish(c, j, now_of(lp)) : mp_client_expected(c, now_of(lp))) / 1000); break;
+    case C_FINISH: lua_pushnumber(L, (double)(j ? mp_client_finish(c, j, l_now(lp)) : mp_client_expected(c, l_now(lp))) / 1000); break;
     case C_INDEX: lua_pushinteger(L, mp_client_serial(c)); break;
     case C_PAUSED: lua_pushboolean(L, mp_client_paused(c)); break;
     case C_DRAINING: lua_pushboolean(L, mp_client_draining(c)); break;
@@ -444,7 +443,7 @@ static int client_remove(lua_State *L) {
     int drain = 0;
     static const opt opts[] = { { "drain", OPT_BOOL, 0, 0, 0 }, { NULL, 0, 0, 0, 0 } };
     l_options(L, 2, opts, &drain, "client:remove");
-    int rc = mp_pool_remove_client(lp->pool, c, drain, now_of(lp));
+    int rc = mp_pool_remove_client(lp->pool, c, drain, l_now(lp));
     if (rc == MP_EBUSY) return luaL_error(L, "a policy runs: no client may be removed from inside it");
     mp_wire_pump(lp->wire);
     lua_pushboolean(L, rc == 0);
@@ -454,7 +453,7 @@ static int client_remove(lua_State *L) {
 static int client_pause(lua_State *L) {
     l_pool *lp;
     mp_client *c = check_client(L, 1, &lp);
-    if (mp_pool_pause_client(lp->pool, c, lua_toboolean(L, 2), now_of(lp)) == MP_EBUSY) return luaL_error(L, "a policy runs: no client may be paused from inside it");
+    if (mp_pool_pause_client(lp->pool, c, lua_toboolean(L, 2), l_now(lp)) == MP_EBUSY) return luaL_error(L, "a policy runs: no client may be paused from inside it");
     mp_wire_pump(lp->wire);
     return 0;
 }

@@ -154,13 +154,13 @@ static int s_log(lua_State *S) {
 
 static int s_time(lua_State *S) {
     entry *e = entry_of(S);
-    mp_time t = mp_loop_now(e->lp->ctx->loop) + mp_loop_epoch(e->lp->ctx->loop);
+    mp_time t = l_now(e->lp) + mp_loop_epoch(e->lp->ctx->loop);
     lua_pushinteger(S, (lua_Integer)(t / 1000000));
     return 1;
 }
 
 static int s_clock(lua_State *S) {
-    lua_pushnumber(S, (double)mp_loop_now(entry_of(S)->lp->ctx->loop) / 1e6);
+    lua_pushnumber(S, (double)l_now(entry_of(S)->lp) / 1e6);
     return 1;
 }
 

@@ -100,6 +100,27 @@ static uint64_t fresh_seed(void) {
     return v;
 }
 
+l_pool *l_bare_pool(lua_State *L, int policy, uint64_t seed) {
+    l_pool *lp = lua_newuserdatauv(L, sizeof *lp, 1);
+    int at = lua_gettop(L);
+    memset(lp, 0, sizeof *lp);
+    lp->ctx = l_context(L);
+    lp->handler = LUA_NOREF;
+    lp->log = (mp_log){ MP_LOG_DEBUG, on_log, lp };
+    lp->log_shown = MP_LOG_WARN;
+    luaL_setmetatable(L, POOL);
+    lua_newtable(L);
+    lua_setiuservalue(L, at, 1);
+    lua_getfield(L, LUA_REGISTRYINDEX, "moonpool.pools");
+    lua_pushvalue(L, at);
+    lua_rawsetp(L, -2, lp);
+    if (!lua_isboolean(L, policy)) lp->policy = l_policy_new(L, policy, lp, seed ^ 0x5851f42d4c957f2du);
+    else if (lua_toboolean(L, policy)) luaL_error(L, "pool: option 'policy': a name, file, table of functions, a list of these, or false (none) expected");
+    lua_settop(L, at);
+    l_policy_hooks(lp->policy, &lp->hooks);
+    return lp;
+}
+
 /* pool(options) -> pool. Options are checked; nothing is connected yet. */
 static int pool_new(lua_State *L) {
     pool_args a = { .seed = -1, .log_level = "warn", .log_keep = 3 };
@@ -119,24 +140,9 @@ static int pool_new(lua_State *L) {
     a.o.completed_retention = (size_t)a.retention;
     a.o.epoch = mp_loop_epoch(loop);
     uint64_t seed = a.seed >= 0 ? (uint64_t)a.seed : fresh_seed();
-    l_pool *lp = lua_newuserdatauv(L, sizeof *lp, 1);
-    memset(lp, 0, sizeof *lp);
-    lp->ctx = l_context(L);
-    lp->handler = LUA_NOREF;
-    lp->log = (mp_log){ MP_LOG_DEBUG, on_log, lp };
-    lp->log_shown = level;
-    luaL_setmetatable(L, POOL);
-    lua_newtable(L);
-    lua_setiuservalue(L, 2, 1);
-    lua_getfield(L, LUA_REGISTRYINDEX, "moonpool.pools");
-    lua_pushvalue(L, 2);
-    lua_rawsetp(L, -2, lp);
-    lua_pop(L, 1);
     if (!lua_istable(L, 1) || lua_getfield(L, 1, "policy") == LUA_TNIL) lua_pushliteral(L, "default");
-    if (!lua_isboolean(L, -1)) lp->policy = l_policy_new(L, lua_gettop(L), lp, seed ^ 0x5851f42d4c957f2du);
-    else if (lua_toboolean(L, -1)) return luaL_error(L, "pool: option 'policy': a name, file, table of functions, a list of these, or false (none) expected");
-    lua_settop(L, 2);
-    l_policy_hooks(lp->policy, &lp->hooks);
+    l_pool *lp = l_bare_pool(L, lua_gettop(L), seed);
+    lp->log_shown = level;
     lp->pool = mp_pool_new(&a.o, seed, &lp->hooks, &lp->log);
     lp->wire = mp_wire_new(loop, lp->pool, on_event, lp);
     if (a.profile_log && !(journal = mp_journal_new(loop, a.profile_log, a.label, (uint64_t)a.log_bytes, a.log_keep, &lp->log, &e))) return luaL_error(L, "pool: option 'profile_log': %s", e.msg);
@@ -164,7 +170,7 @@ static int pool_free(lua_State *L) {
 
 /* ---- clients --------------------------------------------------------------------------------------------------------- */
 
-static mp_time now_of(const l_pool *lp) { return mp_loop_now(lp->ctx->loop); }
+mp_time l_now(const l_pool *lp) { return lp->now ? *lp->now : mp_loop_now(lp->ctx->loop); }
 
 /* The strings of the list in field `name`, NULL-ended; workflows stand for their hashes. Anchored by the options table. */
 static const char **list_of(lua_State *L, int t, const char *name, int workflows) {
@@ -232,7 +238,7 @@ static int pool_add_client(lua_State *L) {
         url = lua_tostring(L, -1);
     }
     mp_wire_client w = { .headers = headers, .userpwd = userpwd, .ca_file = a.ca_file, .insecure = a.insecure, .max_message = (size_t)a.max_message };
-    mp_client *c = mp_pool_add_client(lp->pool, url, &o, now_of(lp), &e);
+    mp_client *c = mp_pool_add_client(lp->pool, url, &o, l_now(lp), &e);
     if (!c) return l_fail(L, e.code, e.msg, NULL);
     mp_wire_client_opts(lp->wire, c, &w);
     mp_wire_pump(lp->wire);
@@ -395,7 +401,7 @@ static int pool_submit(lua_State *L) {
         if (o.include && o.include[0] != '[') return luaL_error(L, "submit: option 'include_outputs': a list of node ids expected");
         if (o.id && (!*o.id || strlen(o.id) > 200)) return luaL_error(L, "submit: option 'job_id': 1 to 200 bytes expected");
     }
-    mp_job *j = mp_pool_submit(lp->pool, w, &o, now_of(lp), &e);
+    mp_job *j = mp_pool_submit(lp->pool, w, &o, l_now(lp), &e);
     if (e.code == MP_EBUSY) return luaL_error(L, "%s", e.msg);
     if (!j) return l_fail(L, e.code, e.msg, NULL);
     uint64_t id = mp_job_id(j);
@@ -426,7 +432,7 @@ static int pool_name(lua_State *L) {
 
 static int pool_pause(lua_State *L) {
     l_pool *lp = l_check_pool(L, 1);
-    if (mp_pool_pause(lp->pool, lua_toboolean(L, 2), now_of(lp)) == MP_EBUSY) return luaL_error(L, "a policy runs: the pool may not be paused from inside it");
+    if (mp_pool_pause(lp->pool, lua_toboolean(L, 2), l_now(lp)) == MP_EBUSY) return luaL_error(L, "a policy runs: the pool may not be paused from inside it");
     mp_wire_pump(lp->wire);
     return 0;
 }
@@ -475,7 +481,7 @@ static int pool_stats(lua_State *L) {
 
 static int pool_stop(lua_State *L) {
     l_pool *lp = l_check_pool(L, 1);
-    if (mp_pool_shutdown(lp->pool, lua_toboolean(L, 2), now_of(lp)) == MP_EBUSY) return luaL_error(L, "a policy runs: the pool may not be shut down from inside it");
+    if (mp_pool_shutdown(lp->pool, lua_toboolean(L, 2), l_now(lp)) == MP_EBUSY) return luaL_error(L, "a policy runs: the pool may not be shut down from inside it");
     mp_wire_pump(lp->wire);
     return 0;
 }

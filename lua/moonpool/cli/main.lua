@@ -2,7 +2,7 @@
 local core = require "moonpool.core"
 local task = require "moonpool.task"
 
-local commands = { sim = "sim", report = "report", compare = "report" }
+local commands = { sim = "sim", report = "report", compare = "report", plan = "plan" }
 
 local usage = [[
 usage: moonpool FILE.lua [args]     run a script; `arg` holds its arguments
@@ -14,6 +14,7 @@ usage: moonpool FILE.lua [args]     run a script; `arg` holds its arguments
        moonpool sim [options]       simulated ComfyUI servers (moonpool sim --help)
        moonpool report QUESTION LOG answers from profile logs: slow, cache, progress, timeline, job
        moonpool compare LOG LOG     is the second one slower?
+       moonpool plan [options]      how many clients a load needs
 ]]
 
 local drain = false
