@@ -475,3 +475,71 @@ describe("moonpool report", function()
     assert.equal(0, (select(2, command("compare", path, path))))
   end)
 end)
+
+describe("the page", function()
+  local chromium
+  for _, name in ipairs { "chromium", "chromium-browser", "google-chrome" } do
+    if os.execute("command -v " .. name .. " >/dev/null 2>&1") then chromium = chromium or name end
+  end
+  local evil = "</script><img src=x onerror=document.title='hit'>\"'&\27"
+
+  local function page(lines, extra)
+    local path = log("page.jsonl", lines)
+    local text, code = command("report slow --format html", path, extra or "")
+    assert.equal(0, code, text)
+    return text
+  end
+
+  it("has no markup but ours, and asks nobody for anything", function()
+    local text = page { run { at = 1, client = evil, nodes = { { evil, evil, 5, { text = evil } } } } }
+    assert.is_nil(text:find("<img", 1, true))
+    assert.equal(2, select(2, text:gsub("</script>", "")))
+    assert.is_nil(text:find "https?://[^w]" and text:gsub("http://www.w3.org/2000/svg", ""):find "https?://")
+    assert.is_nil(text:find("\27", 1, true))
+  end)
+
+  -- Opens a page in a browser, with a script that works on it as a user would; the document as it is then.
+  local function opened(text, script)
+    H.write(dir .. "/page.html", (text:gsub("</head>", function() return '<script>window.faults = []; window.onerror = m => { window.faults.push(m); };</script></head>' end)
+      :gsub("</body>", function() return "<script>" .. script .. "</script></body>" end)))
+    local flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync --user-data-dir=" .. dir .. "/profile"
+    local p = assert(io.popen(("%s %s --dump-dom file://$PWD/%s/page.html 2>/dev/null"):format(chromium, flags, dir)))
+    local dom = p:read "a"
+    p:close()
+    return dom
+  end
+
+  local function said(dom) return assert(dom:match "<title>(.-)</title>", dom:sub(1, 200)) end
+
+  it("works in a browser: pick a job by click and by key, zoom, 10,000 jobs, names as text", function()
+    if not chromium then return pending "no chromium here" end
+    local lines = {}
+    for i = 1, 10000 do lines[i] = run { at = i * 50, client = i % 4 == 0 and evil or "c" .. i % 4, nodes = { { "1", "Loader", "cached" }, { "3", evil, 120 }, { "9", "Save", 20 } } } end
+    local dom = opened(page(lines), [[
+      const key = k => svg.dispatchEvent(new KeyboardEvent("keydown", { key: k, bubbles: true }));
+      const before = svg.querySelectorAll("rect").length, began = performance.now();
+      for (let i = 0; i < 9; i++) key("+");
+      const run = svg.querySelector("rect.run");
+      run.dispatchEvent(new MouseEvent("click", { bubbles: true }));
+      const rows = document.querySelectorAll("#nodes tr").length, words = document.querySelector("#picked h3").textContent;
+      key("n"); key("n"); key("ArrowRight"); key("0");
+      document.querySelector("[data-key='p']").click();
+      const other = document.querySelector("#picked h3").textContent;
+      document.title = [window.faults.length, before < 6000, svg.querySelectorAll("rect").length > 0, rows, words !== other, /^Job j\d+: completed/.test(words), document.querySelectorAll("img").length,
+        performance.now() - began < 5000].join(" ");
+    ]])
+    assert.equal("0 true true 3 true true 0 true", said(dom))
+  end)
+
+  it("opens with one run, with runs that never began, and beside a comparison", function()
+    if not chromium then return pending "no chromium here" end
+    local never = json.decode(run { at = 5, nodes = {} })
+    never.startedAt, never.client = nil, nil
+    local text = page { json.encode(never), run { at = 7, nodes = { { "1", "X", 0 } } } }
+    local dom = opened(text, 'for (const b of document.querySelectorAll("[data-key]")) b.click(); document.title = window.faults.length + " " + svg.querySelectorAll("rect").length;')
+    assert.match("^0 [1-9]", said(dom))
+    local compared = command("compare", dir .. "/page.jsonl", dir .. "/page.jsonl --format html")
+    assert.match('<section id="asked"><h2>Comparison</h2>', compared)
+    assert.match("^0 ", said(opened(compared, 'document.title = window.faults.length + " ok"')))
+  end)
+end)
