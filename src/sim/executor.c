@@ -50,16 +50,23 @@ static void number(mp_buf *b, double v, int is_float) {
     else mp_buf_double(b, v);
 }
 
+/* From now on every progress_state has it, behind those that were there. */
+static void touch(run *r, node *n) {
+    if (n->touched) return;
+    n->touched = 1;
+    r->listed = mp_grow(r->listed, r->n_listed, &r->cap_listed, sizeof *r->listed);
+    r->listed[r->n_listed++] = n;
+}
+
 static void progress_state(mp_sim *s, run *r) {
     if (!s->v->progress_state) return;
     mp_buf b = { 0 };
     head(&b, "progress_state");
     tail(&b, r);
     mp_buf_puts(&b, ", \"nodes\": {");
-    for (size_t i = 0, any = 0; i < r->n; i++) {
-        const node *n = r->nodes[i];
-        if (!n->touched) continue;
-        if (any++) mp_buf_puts(&b, ", ");
+    for (size_t i = 0; i < r->n_listed; i++) {
+        const node *n = r->listed[i];
+        if (i) mp_buf_puts(&b, ", ");
         mp_buf_json(&b, mp_str_of(n->id));
         mp_buf_puts(&b, ": {\"value\": ");
         number(&b, n->value, !n->whole);
@@ -209,6 +216,7 @@ void run_free(run *r) {
     }
     job_drop(r->j);
     free(r->nodes);
+    free(r->listed);
     mp_buf_free(&r->outputs);
     mp_buf_free(&r->messages);
     mp_buf_free(&r->meta);
@@ -240,7 +248,8 @@ static void want(mp_sim *s, run *r, node *n) {
     if (c) {
         from_cache(s, n, c);
         if (!n->is_output) return;
-        n->touched = n->whole = 1;
+        touch(r, n);
+        n->whole = 1;
         n->value = n->max;
         executed(s, r, n, c->res->ui, c->res->id);
         progress_state(s, r);
@@ -506,7 +515,7 @@ static void begin_call(mp_sim *s, run *r, exec *x, mp_time now) {
 static void start(mp_sim *s, run *r, node *n, mp_time now) {
     const behaviour *how = behaviour_of(n->class_type);
     cached *twin = n->parent ? NULL : cache_find(s, n);
-    n->touched = 1;
+    touch(r, n);
     if (twin) {                                      /* an equal node ran first, in this very prompt */
         from_cache(s, n, twin);
         n->value = n->max;

@@ -74,6 +74,8 @@ typedef struct run {
     job *j;
     node **nodes;
     size_t n, cap, n_prompt;
+    node **listed;                                   /* those that progress_state has, as they came: by their starts */
+    size_t n_listed, cap_listed;
     exec *active;                                    /* at most one that is not asynchronous */
     phase phase;
     int verdict;                                     /* 0 success, 1 error, 2 interrupted */

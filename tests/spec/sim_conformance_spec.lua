@@ -715,6 +715,14 @@ local function course(side, frames)
       elseif t == "progress_state" then
         local p, changed = prompt(d.prompt_id), {}
         local known = p.whole or next(p.snapshot) ~= nil or p.joined
+        local places = {}                        -- a node comes behind those that were there
+        for node in pairs(d.nodes) do places[#places + 1] = { f.raw:find(json.encode(node) .. ": {", 1, true) or 0, node } end
+        table.sort(places, function(a, b) return a[1] < b[1] end)
+        for place, x in ipairs(places) do
+          p.places = p.places or {}
+          p.places[x[2]] = p.places[x[2]] or place
+          if p.places[x[2]] ~= place then c.faults[#c.faults + 1] = ("progress_state of %s has node %s at another place than before"):format(p.name, x[2]) end
+        end
         for node, x in pairs(d.nodes) do
           local text = text_of(plain(side, x))
           if p.snapshot[node] ~= text then changed[#changed + 1] = { node = node, text = text, x = x } end
