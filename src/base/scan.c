@@ -44,6 +44,19 @@ int mp_scan_number(mp_scan *s, double *v) {
     return *end || end == t ? mp_scan_fail(s) : 1;
 }
 
+/* The first quote, brace or bracket, sixteen bytes at a time. A bracket is a brace but for one bit. */
+static const char *structural(const char *p, const char *end) {
+    for (; end - p >= 16; p += 16) {
+        mp_sixteen v, w;
+        memcpy(&v, p, 16);
+        w = v | 0x20;
+        size_t at = mp_scan_mark((v == '"') | (w == '{') | (w == '}'));
+        if (at < 16) return p + at;
+    }
+    while (p < end && *p != '"' && *p != '{' && *p != '[' && *p != '}' && *p != ']') p++;
+    return p;
+}
+
 int mp_scan_skip(mp_scan *s, mp_str *raw) {
     char kind = mp_scan_peek(s);
     const char *start = s->p;
@@ -55,13 +68,13 @@ int mp_scan_skip(mp_scan *s, mp_str *raw) {
         long depth = 0;
         const char *p = s->p, *end = s->end;
         do {
+            p = structural(p, end);
             if (p >= end) return mp_scan_fail(s);
             char c = *p++;
-            if (c == '"') {                          /* names and ids are short: looking at each byte beats memchr */
-                while (p < end && *p != '"') p += *p == '\\' ? 2 : 1;
+            if (c == '"') {
+                while ((p = mp_scan_special(p, end)) < end && *p == '\\') p += 2;
                 if (p++ >= end) return mp_scan_fail(s);
-            } else if (c == '{' || c == '[') depth++;
-            else if (c == '}' || c == ']') depth--;
+            } else depth += c == '{' || c == '[' ? 1 : -1;
         } while (depth > 0);
         s->p = p;
     } else if (kind) {

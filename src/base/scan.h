@@ -47,21 +47,25 @@ static inline int mp_scan_next(mp_scan *s, char close) {
     return s->p < s->end ? 1 : mp_scan_fail(s);
 }
 
-/* The first quote or backslash, sixteen bytes at a time. */
+/* Sixteen bytes at a time. mp_scan_mark: the place of the first byte that a comparison has marked, 16: none. */
 typedef signed char mp_sixteen __attribute__((vector_size(16)));
+static inline size_t mp_scan_mark(mp_sixteen marks) {
+    uint64_t half[2];
+    memcpy(half, &marks, 16);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    return half[0] ? (size_t)__builtin_ctzll(half[0]) / 8 : half[1] ? 8 + (size_t)__builtin_ctzll(half[1]) / 8 : 16;
+#else
+    return half[0] ? (size_t)__builtin_clzll(half[0]) / 8 : half[1] ? 8 + (size_t)__builtin_clzll(half[1]) / 8 : 16;
+#endif
+}
+
+/* The first quote or backslash. */
 static inline const char *mp_scan_special(const char *p, const char *end) {
     for (; end - p >= 16; p += 16) {
         mp_sixteen v;
-        uint64_t half[2];
         memcpy(&v, p, 16);
-        v = (v == '"') | (v == '\\');
-        memcpy(half, &v, 16);
-        if (!(half[0] | half[1])) continue;
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-        return half[0] ? p + __builtin_ctzll(half[0]) / 8 : p + 8 + __builtin_ctzll(half[1]) / 8;
-#else
-        break;
-#endif
+        size_t at = mp_scan_mark((v == '"') | (v == '\\'));
+        if (at < 16) return p + at;
     }
     while (p < end && *p != '"' && *p != '\\') p++;
     return p;

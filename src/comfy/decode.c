@@ -193,28 +193,22 @@ int mp_msg_next_cached(mp_scan *s, int first, mp_str *id, char *scratch, size_t 
 /* ---- the one hot shape ---------------------------------------------------------------------------------------------
  * An entry exactly as servers write it today: members in this order, Python's spacing, ids without escapes. Anything
  * else is left to the general reader below. */
-static int word(const char **p, const char *end, const char *w, size_t n) {
-    if ((size_t)(end - *p) < n || memcmp(*p, w, n) != 0) return 0;
-    *p += n;
-    return 1;
-}
-#define WORD(w) word(&p, end, w, sizeof w - 1)
+#define WORD(w) ((size_t)(end - p) >= sizeof w - 1 && memcmp(p, w, sizeof w - 1) == 0 && (p += sizeof w - 1) != NULL)     /* lengths known to the compiler: no call */
 
 static int plain_number(const char **p, const char *end, double *v) {
     const char *q = *p, *from = q;
     int64_t x = 0, scale = 1;
-    for (; q < end && *q >= '0' && *q <= '9'; q++) x = x * 10 + (*q - '0');
+    for (; q < end && (unsigned)*q - '0' < 10; q++) x = x * 10 + (*q - '0');
     if (q < end && *q == '.')
-        for (q++; q < end && *q >= '0' && *q <= '9'; q++) { x = x * 10 + (*q - '0'); scale *= 10; }
+        for (q++; q < end && (unsigned)*q - '0' < 10; q++) { x = x * 10 + (*q - '0'); scale *= 10; }
     if (q == from || q - from > 15) return 0;
-    *v = (double)x / (double)scale;
+    *v = scale == 1 ? (double)x : (double)x / (double)scale;
     *p = q;
     return 1;
 }
 
 static int plain_id(const char **p, const char *end, mp_str *id) {
-    const char *q = *p;
-    while (q < end && *q != '"' && *q != '\\') q++;
+    const char *q = mp_scan_special(*p, end);
     if (q >= end || *q != '"') return 0;
     *id = mp_str_make(*p, (size_t)(q - *p));
     *p = q + 1;

@@ -35,6 +35,7 @@ static void reset_nodes(mp_profile *p) {
     leave_out(p, p->w);
     p->n_intervals = 0;
     p->n_entries = 0;
+    p->n_open = 0;
     mp_buf_clear(&p->snapshot);
     p->has_state = 0;
     p->inferred = 0;
@@ -96,8 +97,9 @@ static record *find(mp_profile *p, mp_str id, mp_str real) {
     return &p->nodes[i];
 }
 
-static void begin(record *r, mp_time now) {
+static void begin(mp_profile *p, record *r, mp_time now) {
     if (r->open != NONE) return;
+    p->n_open++;
     if (r->started == NONE) r->started = now;
     r->open = now;
     r->wait_from = NONE;
@@ -108,6 +110,7 @@ static void cut(mp_profile *p, record *r, mp_time to) {
     if (r->open == NONE) return;
     p->intervals = mp_grow(p->intervals, p->n_intervals, &p->cap_intervals, sizeof *p->intervals);
     p->intervals[p->n_intervals++] = (interval){ (uint32_t)(r - p->nodes), r->open, to };
+    p->n_open--;
     r->open = NONE;
     r->wait_from = NONE;
     r->ended = to;
@@ -212,22 +215,22 @@ static void on_executing(mp_profile *p, const mp_msg *m, mp_time now) {
     uint32_t root = root_of(p, r);
     if (m->display_node.n && !r->display && !mp_str_is(m->display_node, r->id)) r->display = mp_strndup(m->display_node.p, m->display_node.n);
     if (!p->has_state) {                             /* one node at a time: whoever else runs has ended */
-        for (size_t i = 0; i < p->n; i++)
+        for (size_t i = 0; p->n_open && i < p->n; i++)
             if (i != at && i != root && p->nodes[i].open != NONE) finish(p, &p->nodes[i], MP_NODE_COMPLETED, now);
-        if (root != at) begin(&p->nodes[root], now);
+        if (root != at) begin(p, &p->nodes[root], now);
     } else if (r->open != NONE && r->announced && r->wait_from != NONE) {
         cut(p, r, r->wait_from);                     /* announced again: since then it waited for a lazy input */
     } else if (r->open == NONE || !r->announced) {
         r->executions++;
     }
     if (!p->has_state && !r->announced) r->executions++;
-    for (size_t i = 0; p->has_state && i < p->n; i++) {
+    for (size_t i = 0; p->has_state && p->n_open > (size_t)(r->open != NONE) && i < p->n; i++) {
         record *o = &p->nodes[i];
         if (o->open != NONE && i != at && root_of(p, o) != root && o->wait_from == NONE && needs(p->w, root_of(p, o), root)) o->wait_from = now;
     }
     r->announced++;
     r->listed = 0;
-    begin(r, now);
+    begin(p, r, now);
     r->wait_from = NONE;
 }
 
@@ -237,17 +240,18 @@ static size_t repeated(mp_profile *p, mp_str nodes, size_t *same_bytes) {
     size_t n = nodes.n < p->snapshot.n ? nodes.n : p->snapshot.n, same = 0, k = p->n_entries;
     *same_bytes = 0;
     if (!n) return 0;
+    if (p->same <= n && memcmp(nodes.p, p->snapshot.p, p->same) == 0) same = p->same;
     for (size_t block = 1024; block >= 16; block /= 4)
-        while (same + block <= n && memcmp(nodes.p + same, p->snapshot.p + same, block) == 0) same += block;
+        while (same + block <= n && nodes.p[same] == p->snapshot.p[same] && memcmp(nodes.p + same, p->snapshot.p + same, block) == 0) same += block;
     while (same < n && nodes.p[same] == p->snapshot.p[same]) same++;
     while (k > 0 && p->entries[k].start > same) k--; /* entries[k].start is also where entry k - 1 ends */
-    *same_bytes = same;
+    *same_bytes = p->same = same;
     return k;
 }
 
 static void state_of(mp_profile *p, record *r, const mp_node_state *st, mp_time now) {
     if (!st->finished) {
-        if (r->status == MP_NODE_PENDING || r->status == MP_NODE_CACHED) begin(r, now);
+        if (r->status == MP_NODE_PENDING || r->status == MP_NODE_CACHED) begin(p, r, now);
         int news = st->value != r->value || st->max != r->max;
         if (news && st->value > 0 && r->status == MP_NODE_EXECUTING) {
             progress(p, r, st->value, st->max, now);
@@ -271,7 +275,7 @@ static void on_state(mp_profile *p, const mp_msg *m, mp_time now) {
     p->snapshot.n = k ? p->entries[k].start : 0;
     mp_buf_add(&p->snapshot, m->nodes.p + p->snapshot.n, m->nodes.n - p->snapshot.n);
     for (;; k++) {
-        p->entries = mp_grow(p->entries, k, &p->cap_entries, sizeof *p->entries);
+        if (k == p->cap_entries) p->entries = mp_grow(p->entries, k, &p->cap_entries, sizeof *p->entries);
         struct entry_place *e = &p->entries[k];
         uint32_t start = (uint32_t)(s.p - m->nodes.p);
         /* The entry with the difference is most often one whose numbers have moved on. */
@@ -280,7 +284,7 @@ static void on_state(mp_profile *p, const mp_msg *m, mp_time now) {
             continue;
         }
         e->start = start;
-        if (!mp_msg_next_state(&s, 0, &st)) break;
+        if ((s.p < s.end && *s.p == '}') || !mp_msg_next_state(&s, 0, &st)) break;
         record *r = find(p, st.node, st.real_node);
         e->head = r ? st.head : 0;
         e->record = r ? (uint32_t)(r - p->nodes) : 0;
@@ -317,7 +321,7 @@ static void on_failed(mp_profile *p, const mp_msg *m, mp_time now) {
     record *r = find(p, m->node, m->real_node);
     char *words = m->kind == MP_MSG_INTERRUPTED ? mp_strdup("interrupted") : decoded(m->exception_message);
     if (r) {
-        begin(r, now);                               /* no-op when it runs: the usual case */
+        begin(p, r, now);                               /* no-op when it runs: the usual case */
         if (r->started == now && r->ended == NONE && !r->announced) r->started = NONE;
         fail(p, r, words, now);
         for (size_t i = p->n_submitted; i < p->n; i++)       /* it failed inside: the open inner node is where */

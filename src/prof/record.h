@@ -33,7 +33,7 @@ typedef struct {
 
 struct mp_profile {
     mp_workflow *w, *sent_as;
-    size_t n_submitted, n, cap, n_left_out;
+    size_t n_submitted, n, cap, n_left_out, n_open;  /* n_open: nodes that run */
     record *nodes;                                   /* submitted ones first, expanded ones behind */
     interval *intervals;
     size_t n_intervals, cap_intervals;
@@ -44,6 +44,7 @@ struct mp_profile {
     unsigned inferred;                               /* bits of enum below */
     size_t last_found;
     mp_buf snapshot;                                 /* the newest progress_state, to skip what it repeats */
+    size_t same;                                     /* bytes that it had in common with the one before: with the next one too, most often */
     struct entry_place { uint32_t start, head, record; } *entries;       /* where each of its entries begins, and whose it is */
     size_t n_entries, cap_entries;
     /* sums, filled by mp_stats */
