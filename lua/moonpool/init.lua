@@ -654,8 +654,17 @@ local function monitor(pool, interval)
   st.monitor = core.timer(interval, tell)
 end
 
+-- What pools of this process take where their options do not say: set by the command line (--profile-log).
+M._defaults = {}
+
 -- A pool. Options: the table in the README. Raises on wrong options and on policies that do not load.
 function M.pool(options)
+  if next(M._defaults) and (options == nil or type(options) == "table") then
+    local own = {}
+    for k, v in pairs(M._defaults) do own[k] = v end
+    for k, v in pairs(options or {}) do own[k] = v end
+    options = own
+  end
   local ok, pool = pcall(core.pool, options)
   if not ok then error(pool, 2) end
   local monitoring, interval = options and options.monitoring, options and options.monitoring_interval_ms or 60000

@@ -155,3 +155,96 @@ describe("the profile log", function()
     assert.same({ seen[1], seen[1], seen[1] }, seen)
   end)
 end)
+
+describe("moonpool --profile-log", function()
+  it("gives the script's pools a log, but those that have one", function()
+    local dir = H.folder "log"
+    H.write(dir .. "/script.lua", [[
+      local moonpool = require "moonpool"
+      local s <close> = moonpool.sim { any_node = true, any_ms = 0.1, speed = 1000 }
+      for i, options in ipairs { { log_level = "error" }, { profile_log = arg[1] } } do
+        local pool <close> = moonpool.pool(options)
+        pool:add_client(s.url)
+        for k = 1, i do pool:submit(moonpool.workflow.from { ["1"] = { class_type = "X", inputs = { seed = k } } }):wait() end
+      end
+    ]])
+    assert.equal("", (H.run(("%s --profile-log %s/a %s/script.lua %s/b"):format(H.moonpool, dir, dir, dir))))
+    assert.same({ 1, 2 }, { #lines_of(dir .. "/a"), #lines_of(dir .. "/b") })
+    local text, code = H.run(H.moonpool .. " --profile-log")
+    assert.equal(2, code)
+    assert.match("needs a file", text)
+  end)
+end)
+
+-- ---- the schema, src/prof/profile.schema.json ------------------------------------------------------------------------
+
+local array = getmetatable(json.array {})
+local function is_array(t) return getmetatable(t) == array or #t > 0 end
+
+-- As much of JSON Schema as that file uses; the first thing that is wrong, with its place.
+local function wrong(root, rule, value, place)
+  if rule["$ref"] then return wrong(root, root["$defs"][rule["$ref"]:match "[^/]+$"], value, place) end
+  local kind = type(value)
+  if rule.const ~= nil and value ~= rule.const then return place .. ": not " .. tostring(rule.const) end
+  if rule.enum then
+    local among = false
+    for _, v in ipairs(rule.enum) do among = among or v == value end
+    if not among then return ("%s: %s is none of the words"):format(place, tostring(value)) end
+  end
+  local is = { object = kind == "table" and not is_array(value), array = kind == "table" and (is_array(value) or next(value) == nil), string = kind == "string", number = kind == "number",
+    integer = math.type(value) == "integer", boolean = kind == "boolean" }
+  if rule.type and not is[rule.type] then return ("%s: %s expected, got %s"):format(place, rule.type, kind) end
+  if rule.minimum and value < rule.minimum then return ("%s: %s is below %s"):format(place, value, rule.minimum) end
+  if rule.maxItems and #value > rule.maxItems then return place .. ": too many" end
+  for _, name in ipairs(rule.required or {}) do
+    if value[name] == nil then return place .. ": " .. name .. " is missing" end
+  end
+  for i, v in ipairs(rule.items and value or {}) do
+    local words = wrong(root, rule.items, v, place .. "[" .. i .. "]")
+    if words then return words end
+  end
+  for k, v in pairs(rule.properties and value or {}) do
+    local one = rule.properties[k]
+    if not one and rule.additionalProperties == false then return place .. ": " .. k .. " is not in the schema" end
+    local words = one and wrong(root, one, v, place .. "." .. k)
+    if words then return words end
+  end
+end
+
+describe("the JSON Schema of a profile", function()
+  local schema = assert(json.decode(H.read "src/prof/profile.schema.json"))
+  local function check(x) return wrong(schema, schema, x, "profile") end
+
+  it("holds for every line of a log: completed, cached, failed, canceled, retried, never sent", function()
+    local path = H.folder "log" .. "/runs.jsonl"
+    local s = K.sim()
+    local pool = K.pool_of({ s }, { profile_log = path, profile_label = "x", max_attempts = 2 })
+    K.completed(pool:submit(K.picture(1), { metadata = { a = { 1, 2 } } }))
+    K.completed(pool:submit(K.picture(1)))
+    s:fail { class = "KSampler", times = 3, message = "no" }
+    K.ended(pool:submit(K.picture(2)))
+    K.completed(pool:submit(K.picture(3)))
+    local job = pool:submit(K.picture(4), { delay_ms = 100000 })
+    job:cancel()
+    K.ended(job)
+    pool:shutdown()
+    local seen = {}
+    for _, line in ipairs(lines_of(path)) do
+      local x = json.decode(line)
+      assert.is_nil(check(x))
+      seen[x.jobStatus] = (seen[x.jobStatus] or 0) + 1
+    end
+    assert.same({ completed = 3, failed = 1, canceled = 1 }, seen)
+  end)
+
+  it("holds for result.profile, and can fail", function()
+    local p = K.completed(K.pool_of({ K.sim() }):submit(K.picture())).profile
+    assert.is_nil(check(p))
+    p.nodes[1].status = "happy"
+    assert.match("profile.nodes%[1%].status: happy is none", check(p))
+    p.nodes[1].status, p.colour = "completed", "red"
+    assert.match("colour is not in the schema", check(p))
+    p.colour, p.summary = nil, nil
+    assert.match("summary is missing", check(p))
+  end)
+end)

@@ -10,6 +10,7 @@ usage: moonpool FILE.lua [args]     run a script; `arg` holds its arguments
        moonpool -l MODULE           require a module first
        moonpool -                   run standard input
        moonpool --drain ...         at SIGINT and SIGTERM finish what was submitted, instead of canceling it
+       moonpool --profile-log F ... pools of the script write their jobs' profiles to F, unless they name a log of their own
        moonpool -v                  print the version
        moonpool sim [options]       simulated ComfyUI servers (moonpool sim --help)
        moonpool report QUESTION LOG answers from profile logs: slow, cache, progress, timeline, job
@@ -96,6 +97,10 @@ return function(argv)
       ran = true
     elseif a == "--drain" then
       drain = true
+    elseif a == "--profile-log" then
+      i = i + 1
+      if not argv[i] then io.stderr:write("moonpool: --profile-log needs a file\n", usage); return 2 end
+      require "moonpool"._defaults.profile_log = argv[i]
     elseif a == "--" then
       i = i + 1
       break
