@@ -50,7 +50,7 @@ local function from_log(log, label, what)
   local seen, times = {}, {}
   for i = 1, #runs do
     local r = runs[i]
-    if r.startedAt and r.jobStatus == "completed" then
+    if r.startedAt and r.client and r.jobStatus == "completed" then
       local k = kinds[r.structureHash]
       if not k then
         k = { hash = r.structureHash, warm = {}, cold = {} }
@@ -169,9 +169,12 @@ local function figures(v)
   return { count = #v, mean = sum / #v, p50 = quantile(v, 0.5), p90 = quantile(v, 0.9), p95 = quantile(v, 0.95), p99 = quantile(v, 0.99), max = v[#v] }
 end
 
-local function one(options, n, what)
+local function source_of(options, what)
+  return options.log and from_log(options.log, options.label, what) or from_numbers(options.service, what)
+end
+
+local function one(options, source, n, what)
   local random = generator(options.seed or 1)
-  local source = options.log and from_log(options.log, options.label, what) or from_numbers(options.service, what)
   local arrivals = arrivals_of(options, source, random, what)
   local services, kinds = {}, {}
   for i = 1, #arrivals do services[i], kinds[i] = source.draw(random) end
@@ -182,7 +185,7 @@ local function one(options, n, what)
   for i = 1, #arrivals do
     if r.begun[i] < 0 then refused = refused + 1
     else
-      wait[#wait + 1] = r.begun[i] - arrivals[i]
+      wait[#wait + 1] = math.max(0, r.begun[i] - arrivals[i])      -- the plan counts in whole microseconds
       total[#total + 1] = r.ended[i] - arrivals[i]
     end
   end
@@ -208,7 +211,7 @@ end
 -- refused (by the policy), clients[] {busy_ms, runs, utilization}. nil, err when the plan does not come to an end.
 function M.run(options)
   check(options, nil, "plan.run")
-  return one(options, nil, "plan.run")
+  return one(options, source_of(options, "plan.run"), nil, "plan.run")
 end
 
 -- The fewest equal clients with which 95 % of the jobs wait no longer than wait_p95_ms: their number and the plan with
@@ -217,9 +220,10 @@ function M.fewest(options)
   check(options, { wait_p95_ms = true, most = true }, "plan.fewest")
   local bound, most = positive(options.wait_p95_ms, "wait_p95_ms", "plan.fewest"), options.most or 256
   if math.type(most) ~= "integer" or most < 1 or most > 10000 then error("plan.fewest: option 'most': 1 to 10000 expected", 2) end
-  local plans = {}
+  if type(options.clients) == "table" then error("plan.fewest: option 'clients': a list says how many they are; leave it out", 2) end
+  local plans, source = {}, source_of(options, "plan.fewest")
   local function enough(n)
-    local r, err = one(options, n, "plan.fewest")
+    local r, err = one(options, source, n, "plan.fewest")
     if not r then return nil, err end
     plans[n] = r
     return not r.wait.p95 or r.wait.p95 <= bound
@@ -244,12 +248,12 @@ end
 -- The same load under several policies: a list of {policy, plan}.
 function M.policies(options, policies)
   check(options, nil, "plan.policies")
-  local list = {}
+  local list, source = {}, source_of(options, "plan.policies")
   for i, policy in ipairs(policies) do
     local with = {}
     for k, v in pairs(options) do with[k] = v end
     with.policy = policy
-    local r, err = one(with, nil, "plan.policies")
+    local r, err = one(with, source, nil, "plan.policies")
     if not r then return nil, err end
     list[i] = { policy = policy, plan = r }
   end

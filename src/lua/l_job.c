@@ -419,6 +419,7 @@ static int client_access(lua_State *L) {
     l_pool *lp;
     mp_client *c = check_client(L, 1, &lp);
     if (lp->ctx->callbacks > 0 && L != lp->ctx->L && lua_getfield(L, LUA_REGISTRYINDEX, "moonpool.entry") != LUA_TNIL) return luaL_error(L, "a policy may not see credentials");
+    if (!lp->wire) return luaL_error(L, "a plan has no servers that could be asked");
     const mp_wire_client *o = mp_wire_opts_of(lp->wire, c);
     const mp_pool_opts *bounds = mp_pool_options(lp->pool);
     lua_newtable(L);

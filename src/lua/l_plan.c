@@ -22,7 +22,7 @@ static double *list_of(lua_State *L, const char *name, size_t *n) {
         int ok;
         lua_rawgeti(L, -1, (lua_Integer)i + 1);
         v[i] = lua_tonumberx(L, -1, &ok);
-        if (!ok || !(v[i] >= 0 && v[i] < 1e13)) luaL_error(L, "plan: %s: item %d: a number from 0 to 1e13 expected", name, (int)i + 1);
+        if (!ok || !(v[i] >= 0 && v[i] < 1e10)) luaL_error(L, "plan: %s: item %d: a number from 0 to 1e10 expected", name, (int)i + 1);
         lua_pop(L, 1);
     }
     lua_pop(L, 1);
@@ -68,13 +68,13 @@ static int plan(lua_State *L) {
     for (size_t i = 0; i < p.n_clients; i++) {
         if (lua_rawgeti(L, -2, (lua_Integer)i + 1) != LUA_TTABLE) return luaL_error(L, "plan: clients: item %d: a table expected", (int)i + 1);
         int t = lua_gettop(L);
-        p.clients[i] = (mp_plan_client){ .speed = field(L, t, "speed", 1, 0.0001, 10000), .priority = field(L, t, "priority", 0, -1e9, 1e9), .slots = (int)field(L, t, "slots", 0, 0, 64) };
+        p.clients[i] = (mp_plan_client){ .speed = field(L, t, "speed", 1, 0.001, 1000), .priority = field(L, t, "priority", 0, -1e9, 1e9), .slots = (int)field(L, t, "slots", 0, 0, 64) };
         lua_pop(L, 1);
     }
     p.jobs = lua_newuserdatauv(L, p.n_jobs * sizeof *p.jobs + 1, 0);
     for (size_t i = 0; i < p.n_jobs; i++) {
+        if (!(kinds[i] >= 1 && kinds[i] <= (double)n_cold)) return luaL_error(L, "plan: kinds: item %d: a number from 1 to %d expected", (int)i + 1, (int)n_cold);
         p.jobs[i] = (mp_plan_job){ .arrival = (mp_time)(arrivals[i] * 1000 + 0.5), .service = (mp_time)(services[i] * 1000 + 0.5), .kind = (int)kinds[i] - 1 };
-        if (p.jobs[i].kind < 0 || (size_t)p.jobs[i].kind >= n_cold) return luaL_error(L, "plan: kinds: item %d: a number from 1 to %d expected", (int)i + 1, (int)n_cold);
         if (i && p.jobs[i].arrival < p.jobs[i - 1].arrival) return luaL_error(L, "plan: arrivals: item %d comes before the one before it", (int)i + 1);
     }
     mp_time *extra = lua_newuserdatauv(L, n_cold * sizeof *extra + 1, 0);

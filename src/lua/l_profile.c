@@ -1,6 +1,7 @@
 /* lua/l_profile.c -- floor 7, lua: a profile as plain Lua tables, straight from the visitor; many of them, and answers. */
 #include "lua/inside.h"
 #include "prof/runs.h"
+#include <math.h>
 
 typedef struct { lua_State *L; int depth; lua_Integer next[64]; } builder;   /* next: place in an array, 0: an object */
 
@@ -29,7 +30,7 @@ static void on_close(void *ud) {
 }
 static void on_number(void *ud, const char *name, double v) {
     builder *b = ud;
-    if (v == (double)(lua_Integer)v && v < 1e15 && v > -1e15) lua_pushinteger(b->L, (lua_Integer)v);
+    if (v < 1e15 && v > -1e15 && v == (double)(lua_Integer)v) lua_pushinteger(b->L, (lua_Integer)v);
     else lua_pushnumber(b->L, v);
     put(b, name);
 }
@@ -154,6 +155,7 @@ static double *numbers_of(lua_State *L, int i, size_t *n) {
     for (size_t k = 0; k < *n; k++) {
         lua_rawgeti(L, i, (lua_Integer)k + 1);
         v[k] = luaL_checknumber(L, -1);
+        luaL_argcheck(L, isfinite(v[k]) && v[k] >= 0, i, "finite numbers from 0 expected");
         lua_pop(L, 1);
     }
     return v;

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #define SIM "moonpool.sim"
-typedef struct { mp_sim_server *s; l_ctx *ctx; } l_sim;
+typedef struct { mp_sim_server *s; l_ctx *ctx; int observer; } l_sim;
 
 typedef struct { mp_sim_opts o; const char *host; int port; double delay, seed, overhead; } sim_args;
 static const opt sim_opts[] = {
@@ -37,6 +37,7 @@ static int sim_new(lua_State *L) {
     mp_loop *loop = l_loop(L);
     l_sim *u = lua_newuserdatauv(L, sizeof *u, 0);
     u->s = NULL;
+    u->observer = LUA_NOREF;
     u->ctx = l_context(L);
     luaL_setmetatable(L, SIM);
     u->s = mp_sim_server_open(loop, a.host, a.port, &a.o, (uint64_t)a.seed, &e);
@@ -109,6 +110,34 @@ static int sim_clock(lua_State *L) {
     return 0;
 }
 
+/* Told with the moment at which it is done: the loop wakes a sim up to a millisecond after its own, exact one. */
+static void on_deed(void *ud, const char *mark, const char *node, const char *root, mp_sim_deed what, mp_time planned) {
+    static const char *const words[] = { "begins", "waits", "ends", "cached", "stops" };
+    const l_sim *u = ud;
+    lua_State *L = u->ctx->L;
+    (void)planned;
+    if (u->observer == LUA_NOREF || !lua_checkstack(L, 10)) return;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, u->observer);
+    lua_pushstring(L, mark);
+    lua_pushstring(L, node);
+    lua_pushstring(L, root);
+    lua_pushstring(L, words[what]);
+    lua_pushnumber(L, (double)(now_of(u) + mp_loop_epoch(u->ctx->loop)) / 1000);
+    l_pcall(L, 5, 0, "sim observer");
+}
+
+/* sim:observe(fn): fn(prompt id as sent, node, submitted node it came from, "begins"|"waits"|"ends"|"cached"|"stops", ms since the
+ * epoch) for all that its worker does; nil: no more */
+static int sim_observe(lua_State *L) {
+    l_sim *u = check(L);
+    if (!lua_isnoneornil(L, 2)) luaL_checktype(L, 2, LUA_TFUNCTION);
+    lua_settop(L, 2);
+    luaL_unref(L, LUA_REGISTRYINDEX, u->observer);
+    u->observer = lua_isnil(L, 2) ? LUA_NOREF : luaL_ref(L, LUA_REGISTRYINDEX);
+    mp_sim_observe(mp_sim_server_sim(u->s), on_deed, u);
+    return 0;
+}
+
 static int sim_record(lua_State *L) {
     mp_sim_record r;
     mp_sim_get_record(mp_sim_server_sim(check(L)->s), &r);
@@ -136,13 +165,16 @@ static int sim_index(lua_State *L) {
 
 static int sim_close(lua_State *L) {
     l_sim *u = luaL_checkudata(L, 1, SIM);
+    if (u->s) mp_sim_observe(mp_sim_server_sim(u->s), NULL, NULL);
+    luaL_unref(L, LUA_REGISTRYINDEX, u->observer);
+    u->observer = LUA_NOREF;
     if (u->ctx->loop) mp_sim_server_close(u->s);
     u->s = NULL;
     return 0;
 }
 
 void l_open_sim(lua_State *L) {
-    static const luaL_Reg methods[] = { { "drop", sim_drop }, { "restart", sim_restart }, { "stall", sim_stall }, { "wedge", sim_wedge }, { "fail", sim_fail }, { "lose_interrupts", sim_lose }, { "late_interrupt", sim_late }, { "set_clock", sim_clock }, { "record", sim_record }, { "close", sim_close }, { NULL, NULL } };
+    static const luaL_Reg methods[] = { { "drop", sim_drop }, { "restart", sim_restart }, { "stall", sim_stall }, { "wedge", sim_wedge }, { "fail", sim_fail }, { "lose_interrupts", sim_lose }, { "late_interrupt", sim_late }, { "set_clock", sim_clock }, { "record", sim_record }, { "observe", sim_observe }, { "close", sim_close }, { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__index", sim_index }, { "__gc", sim_close }, { "__close", sim_close }, { NULL, NULL } };
     l_class(L, SIM, methods, meta);
     lua_pushcfunction(L, sim_new);

@@ -172,7 +172,7 @@ static void correct(series **v, size_t n) {
 
 static const char *verdict(const series *s) {
     if (!tested(s)) return "too few";
-    return s->q >= LEVEL || s->c.change == 0 ? "same" : s->c.change > 0 ? "slower" : "faster";
+    return s->q >= LEVEL || s->c.median_a == s->c.median_b ? "same" : s->c.median_b > s->c.median_a ? "slower" : "faster";
 }
 
 static int in_order(const void *a, const void *b) {

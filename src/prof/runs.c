@@ -25,6 +25,7 @@ void mp_runs_free(mp_runs *r) {
     free(r->inputs);
     free(r->events);
     free(r->words);
+    free(r->places);
     free(r);
 }
 
@@ -49,6 +50,38 @@ const char *runs_text(const mp_runs *r, word w) { return w ? r->words[w - 1] : N
 static word word_of(mp_runs *r, const mp_json *doc, const char *name) { return runs_word(r, mp_str_of(mp_json_string(mp_json_get(doc, name)))); }
 static double number_of(const mp_json *doc, const char *name) { return mp_json_number(mp_json_get(doc, name), NAN); }
 
+/* Members that are there are what they should be: numbers that are finite, texts that are texts. */
+static int sound(const mp_json *doc, const char *const *numbers, const char *const *texts) {
+    for (; *numbers; numbers++) {
+        const mp_json *v = mp_json_get(doc, *numbers);
+        if (v && (mp_json_type(v) != MP_JSON_NUMBER || !isfinite(mp_json_number(v, NAN)))) return 0;
+    }
+    for (; *texts; texts++) {
+        const mp_json *v = mp_json_get(doc, *texts);
+        if (v && !mp_json_string(v)) return 0;
+    }
+    return 1;
+}
+
+static int sound_nodes(const mp_json *nodes) {
+    static const char *const numbers[] = { "startedAt", "completedAt", "duration", "rate", "executions", NULL }, *const texts[] = { "nodeId", "type", "title", "status", "error", NULL };
+    static const char *const event[] = { "timestamp", "value", "max", NULL }, *const none[] = { NULL };
+    for (const mp_json *n = mp_json_first(nodes); n; n = mp_json_next(n)) {
+        if (!mp_json_string(mp_json_get(n, "nodeId")) || !sound(n, numbers, texts)) return 0;
+        for (const mp_json *e = mp_json_first(mp_json_get(n, "progressEvents")); e; e = mp_json_next(e))
+            if (mp_json_type(e) != MP_JSON_OBJECT || mp_json_count(e) < 3 || !sound(e, event, none)) return 0;
+    }
+    return 1;
+}
+
+static int sound_run(const mp_json *doc) {
+    static const char *const numbers[] = { "queuedAt", "startedAt", "completedAt", "totalDuration", "queueTime", "executionTime", "uploadTime", "serverQueueTime", "retryTime", "transferTime", NULL };
+    static const char *const texts[] = { "label", "jobId", "jobStatus", "client", "structureHash", "promptId", NULL };
+    const mp_json *nodes = mp_json_get(doc, "nodes");
+    return sound(doc, numbers, texts) && mp_json_type(nodes) == MP_JSON_ARRAY && mp_json_string(mp_json_get(doc, "structureHash")) && mp_json_get(doc, "queuedAt") && mp_json_get(doc, "completedAt") &&
+           mp_json_get(doc, "executionTime") && sound_nodes(nodes);
+}
+
 /* ---- one line ------------------------------------------------------------------------------------------------------- */
 
 static mp_node_status status_of(const mp_json *n) {
@@ -59,17 +92,31 @@ static mp_node_status status_of(const mp_json *n) {
     return MP_NODE_PENDING;
 }
 
+/* Where each node of this line stands, by its id: links may name one that comes later. */
+static void note_places(mp_runs *r, const mp_json *nodes) {
+    uint32_t at = 0;
+    r->lines++;
+    for (const mp_json *n = mp_json_first(nodes); n; n = mp_json_next(n), at++) {
+        word id = word_of(r, n, "nodeId");
+        if (id > r->n_places) {
+            size_t more = r->n_words + 1024;
+            r->places = mp_realloc(r->places, more * sizeof *r->places);
+            memset(r->places + r->n_places, 0, (more - r->n_places) * sizeof *r->places);
+            r->n_places = more;
+        }
+        r->places[id - 1].line = r->lines;
+        r->places[id - 1].at = at;
+    }
+}
+
 /* A link is a list of an id and a slot; what it is linked to may come later in the list. */
-static void add_inputs(mp_runs *r, run_node *n, const mp_json *doc, const mp_json *all) {
+static void add_inputs(mp_runs *r, run_node *n, const mp_json *doc) {
     n->first_input = r->n_inputs;
     for (const mp_json *i = mp_json_first(doc); i; i = mp_json_next(i)) {
         const char *to = mp_json_type(i) == MP_JSON_ARRAY && mp_json_count(i) == 2 ? mp_json_string(mp_json_first(i)) : NULL;
         mp_buf b = { 0 };
-        int32_t link = -1, at = 0;
-        for (const mp_json *o = mp_json_first(all); to && link < 0 && o; o = mp_json_next(o), at++) {
-            const char *id = mp_json_string(mp_json_get(o, "nodeId"));
-            if (id && strcmp(id, to) == 0) link = at;
-        }
+        word id = to ? runs_word(r, mp_str_of(to)) : 0;
+        int32_t link = id && id <= r->n_places && r->places[id - 1].line == r->lines ? (int32_t)r->places[id - 1].at : -1;
         mp_json_write(&b, i);
         r->inputs = mp_grow(r->inputs, r->n_inputs, &r->cap_inputs, sizeof *r->inputs);
         r->inputs[r->n_inputs++] = (run_input){ runs_word(r, mp_str_of(mp_json_name(i))), runs_word(r, mp_buf_view(&b)), link };
@@ -78,12 +125,12 @@ static void add_inputs(mp_runs *r, run_node *n, const mp_json *doc, const mp_jso
     n->n_inputs = r->n_inputs - n->first_input;
 }
 
-static void add_node(mp_runs *r, const mp_json *doc, const mp_json *all) {
+static void add_node(mp_runs *r, const mp_json *doc) {
     run_node n = { .id = word_of(r, doc, "nodeId"), .type = word_of(r, doc, "type"), .title = word_of(r, doc, "title"), .status = status_of(doc),
                    .started = number_of(doc, "startedAt"), .took = number_of(doc, "duration"), .rate = number_of(doc, "rate"), .first_event = r->n_events };
     n.ran = (n.status == MP_NODE_COMPLETED || n.status == MP_NODE_FAILED) && !(mp_json_number(mp_json_get(doc, "executions"), 1) < 1);
     if (!(n.took >= 0)) n.took = NAN;
-    add_inputs(r, &n, mp_json_get(doc, "inputs"), all);
+    add_inputs(r, &n, mp_json_get(doc, "inputs"));
     for (const mp_json *e = mp_json_first(mp_json_get(doc, "progressEvents")); e; e = mp_json_next(e)) {
         r->events = mp_grow(r->events, r->n_events, &r->cap_events, sizeof *r->events);
         r->events[r->n_events++] = (run_event){ number_of(e, "timestamp"), number_of(e, "value"), number_of(e, "max") };
@@ -126,7 +173,7 @@ void mp_runs_add(mp_runs *r, mp_str line) {
     run x = { .label = word_of(r, doc, "label"), .client = word_of(r, doc, "client"), .hash = word_of(r, doc, "structureHash"), .queued = number_of(doc, "queuedAt"),
               .started = number_of(doc, "startedAt"), .completed = number_of(doc, "completedAt"), .queue = number_of(doc, "queueTime"), .execution = number_of(doc, "executionTime"),
               .upload = number_of(doc, "uploadTime"), .server_queue = number_of(doc, "serverQueueTime"), .transfer = number_of(doc, "transferTime"), .first_node = r->n_nodes };
-    if (schema != 1 || mp_json_type(nodes) != MP_JSON_ARRAY || !x.hash || isnan(x.queued) || isnan(x.completed)) {
+    if (schema != 1 || !sound_run(doc)) {
         r->bad++;
         r->newer += schema > 1;
         mp_json_free(doc);
@@ -135,7 +182,8 @@ void mp_runs_add(mp_runs *r, mp_str line) {
     const char *status = mp_json_string(mp_json_get(doc, "jobStatus"));
     x.good = status && strcmp(status, "completed") == 0;
     if (!(x.execution >= 0)) x.execution = NAN;
-    for (const mp_json *n = mp_json_first(nodes); n; n = mp_json_next(n)) add_node(r, n, nodes);
+    note_places(r, nodes);
+    for (const mp_json *n = mp_json_first(nodes); n; n = mp_json_next(n)) add_node(r, n);
     x.n_nodes = r->n_nodes - x.first_node;
     x.models = models_of(r, &x);
     x.text = r->texts.n;

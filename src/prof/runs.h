@@ -28,7 +28,7 @@ typedef enum { MP_BY_NODE, MP_BY_CLASS, MP_BY_CLIENT, MP_BY_WORKFLOW } mp_by;
 void mp_runs_slow(const mp_runs *r, mp_by by, const mp_sink *out);
 /* {runs, ran, cached, hitRate, nodes = {{structureHash, nodeId, type, title, ran, cached, hitRate, distinct, repeated, wasted,
  * reasons = {input = n, ...}}}}: repeated: executions with inputs that had been executed before, all the way up; wasted:
- * the time of those that another client or another workflow in between was the reason of; most of it first. */
+ * the time of those, where another order or another client would have spared it; most of it first. */
 void mp_runs_cache(mp_runs *r, const mp_sink *out);
 /* Of run i: {{nodeId, type, reason, input, old, new, ancestor, other}}, one for each node that ran. Reasons:
  *   first         nothing like it ran before in this log

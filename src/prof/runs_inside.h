@@ -44,6 +44,9 @@ struct mp_runs {
     char **words;                                    /* by number, from 1 */
     text_entry *index;
     size_t n, cap, n_nodes, cap_nodes, n_inputs, cap_inputs, n_events, cap_events, n_words, cap_words, bad, newer;
+    struct { uint32_t line, at; } *places;           /* by word: the node of that id in the line being read */
+    size_t n_places;
+    uint32_t lines;
     int explained;
 };
 

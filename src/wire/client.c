@@ -257,6 +257,7 @@ static void write_down(mp_wire *w, const mp_event *e) {
 void mp_wire_pump(mp_wire *w) {
     mp_action a;
     mp_event e;
+    if (!w) return;                                  /* a plan's pool has none */
     if (w->pumping || w->closing) { w->again = 1; return; }
     w->pumping = 1;
     do {

@@ -62,17 +62,32 @@ static int torn(int fd, off_t size) {
     return size > 0 && pread(fd, &last, 1, size - 1) == 1 && last != '\n';
 }
 
-int mp_journal_append(const char *path, const char *text, size_t n, uint64_t max_bytes, int keep, mp_err *e) {
+/* How much of the lines fits: all, or whole ones up to the bound; the first one in any case when `least`. */
+static size_t fitting(const char *text, size_t n, uint64_t room, int least) {
+    size_t fit = 0;
+    if (n <= room) return n;
+    for (const char *end; fit < n && (end = memchr(text + fit, '\n', n - fit)) != NULL && ((size_t)(end + 1 - text) <= room || (least && !fit));) fit = (size_t)(end + 1 - text);
+    return fit;
+}
+
+/* One write of as many lines as fit; how many bytes of `text` it took goes to *took. */
+static int append_some(const char *path, const char *text, size_t n, uint64_t max_bytes, int keep, size_t *took, mp_err *e) {
     struct stat s;
-    int fd = open_locked(path, &s, e);
-    if (fd >= 0 && max_bytes && s.st_size > 0 && (uint64_t)s.st_size + n > max_bytes && S_ISREG(s.st_mode)) {
-        rotate(path, keep);
-        close(fd);
-        fd = open_locked(path, &s, e);
+    int fd = open_locked(path, &s, e), plain = fd >= 0 && S_ISREG(s.st_mode);
+    size_t fit = n;
+    if (plain && max_bytes) {
+        fit = fitting(text, n, (uint64_t)s.st_size < max_bytes ? max_bytes - (uint64_t)s.st_size : 0, s.st_size == 0);
+        if (!fit) {                                  /* full: the lock goes with the old file */
+            rotate(path, keep);
+            close(fd);
+            fd = open_locked(path, &s, e);
+            fit = fitting(text, n, max_bytes, 1);
+        }
     }
     if (fd < 0) return MP_EIO;
     char *whole = NULL;
-    if (S_ISREG(s.st_mode) && torn(fd, s.st_size)) {             /* somebody died in the middle of a line */
+    *took = n = fit;
+    if (plain && torn(fd, s.st_size)) {              /* somebody died in the middle of a line */
         whole = mp_alloc(n + 1);
         whole[0] = '\n';
         memcpy(whole + 1, text, n++);
@@ -90,6 +105,14 @@ int mp_journal_append(const char *path, const char *text, size_t n, uint64_t max
     close(fd);                                       /* gives the lock back */
     free(whole);
     return rc;
+}
+
+int mp_journal_append(const char *path, const char *text, size_t n, uint64_t max_bytes, int keep, mp_err *e) {
+    for (size_t took; n; text += took, n -= took) {
+        int rc = append_some(path, text, n, max_bytes, keep, &took, e);
+        if (rc) return rc;
+    }
+    return 0;
 }
 
 /* ---- in the background -------------------------------------------------------------------------------------------------- */
@@ -134,7 +157,7 @@ static void on_written(void *ud) {
 }
 
 mp_journal *mp_journal_new(mp_loop *l, const char *path, const char *label, uint64_t max_bytes, int keep, const mp_log *log, mp_err *e) {
-    int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666);
+    int fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666);
     if (fd < 0) {
         mp_fail(e, MP_EIO, "%s: %s", path, strerror(errno));
         return NULL;

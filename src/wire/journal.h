@@ -10,7 +10,7 @@
 typedef struct mp_journal mp_journal;
 
 /* Makes the file when it is not there. label: written into every line, or NULL. max_bytes: it is renamed to path.1 (and that to path.2, ...) before it would grow
- * beyond; 0: never. keep: so many old ones. NULL and words when the file cannot be opened for writing. */
+ * beyond (a single line may be longer); 0: never. keep: so many old ones. NULL and words when the file cannot be opened for writing. */
 mp_journal *mp_journal_new(mp_loop *l, const char *path, const char *label, uint64_t max_bytes, int keep, const mp_log *log, mp_err *e);
 /* The line of a job that has just ended and has a profile: schema 1. Lines beyond 64 MiB that wait for a slow disk are dropped, counted and logged. */
 void mp_journal_job(mp_journal *j, const mp_pool *p, const mp_job *job, const mp_client *c);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #define BEGIN MP_MS(1000)                            /* of the load; until then all clients have come up */
+#define IDLE_TICKS 20000                             /* of the pool alone, in a row: more than a day of looking again */
 #define EVER ((mp_time)1 << 52)                      /* some 140 years: for bounds that nothing may reach here */
 
 typedef enum { ARRIVE, ASKED, ANSWER, SAY, DONE } what;
@@ -204,12 +205,13 @@ static int happen(planning *x, happening *h, mp_err *e) {
 }
 
 static int run(planning *x, mp_err *e) {
-    int rc = 0;
+    int rc = 0, idle = 0;
     while (x->ended < x->p->n_jobs && !rc) {
         happening *h = mp_heap_top(&x->soon);
         mp_time next = mp_pool_next(x->pool);
-        if (!h && next == MP_NEVER) return mp_fail(e, MP_EINVAL, "the plan came to a stop: %zu of %zu jobs wait, and nobody takes them", x->p->n_jobs - x->ended, x->p->n_jobs);
+        if (!h && (next == MP_NEVER || ++idle > IDLE_TICKS)) return mp_fail(e, MP_EINVAL, "the plan came to a stop: %zu of %zu jobs wait, and nobody takes them", x->p->n_jobs - x->ended, x->p->n_jobs);
         if (h && h->t <= next) {
+            idle = 0;
             mp_heap_pop(&x->soon);
             x->now = h->t;
             rc = happen(x, h, e);

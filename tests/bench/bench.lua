@@ -191,6 +191,57 @@ local function scale_rows()
   end
 end
 
+-- When nodes began and ended, as the profile has it and as the server did it, on sockets without delay.
+local function truth_rows()
+  local s <close> = assert(moonpool.sim { speed = 20 })
+  local truth = {}
+  s:observe(function(mark, node, _, what, at)
+    local t = truth[mark] or {}
+    truth[mark] = t
+    if what == "begins" or what == "ends" then t[node .. what] = at end
+  end)
+  local pool = moonpool.pool { log_level = "error" }
+  assert(pool:add_client(s.url))
+  assert(pool:init())
+  for i = 1, 300 do assert(pool:submit(workflow:clone():input("9", "seed", i):input("4", "text", "lighthouse " .. i))) end
+  local off = {}
+  for r in pool:results() do
+    for _, n in ipairs(r.profile.nodes) do
+      local t = truth[r.prompt_id]
+      if n.startedAt then off[#off + 1] = math.abs(n.startedAt - t[n.nodeId .. "begins"]) end
+      if n.completedAt then off[#off + 1] = math.abs(n.completedAt - t[n.nodeId .. "ends"]) end
+    end
+  end
+  pool:shutdown()
+  table.sort(off)
+  local middle, most = off[#off // 2], off[math.ceil(#off * 0.99)]
+  row(("start and end of %d nodes on sockets, median error"):format(#off // 2), ("%.3f"):format(middle), "0.2", "ms", middle < 0.2)
+  row("  99th percentile", ("%.3f"):format(most), "2", "ms", most < 2)
+end
+
+-- A real run on servers of their own, and the plan of it from its log: two clients, all jobs at once.
+local function plan_rows()
+  local urls, stop = start(build .. "/moonpool sim --port 0 --count 2 --speed 20", 2)
+  local path = build .. "/tmp/bench-plan.jsonl"
+  os.remove(path)
+  local pool = moonpool.pool { profile_log = path, log_level = "error" }
+  for _, url in ipairs(urls) do assert(pool:add_client(url)) end
+  assert(pool:init())
+  for i = 1, 200 do assert(pool:submit(workflow:clone():input("9", "seed", i):input("4", "text", "lighthouse " .. i))) end
+  local real = {}
+  for r in pool:results() do real[#real + 1] = r.profile.totalDuration end
+  pool:shutdown()
+  stop()
+  table.sort(real)
+  local planned = assert(moonpool.plan.run { log = path, clients = 2, arrivals = { batch = true }, jobs = 200 })
+  for _, q in ipairs { { "p50", 0.5 }, { "p95", 0.95 } } do
+    local off = math.abs(planned.total[q[1]] / real[math.ceil(#real * q[2])] - 1) * 100
+    row("plan of a run on sockets, " .. q[1] .. " of the total time, off by", ("%.1f"):format(off), "10", "%", off <= 10)
+  end
+end
+
+truth_rows()
+plan_rows()
 cpu_rows()
 queued_rows()
 scale_rows()

@@ -151,6 +151,18 @@ describe("plan.run", function()
     assert.same({ 5, 5 }, { r.refused, r.wait.count })
   end)
 
+  it("comes to a stop with words when the policy never lets a job go; a client of a plan cannot be asked", function()
+    local r, err = plan.run { service = 100, arrivals = { batch = true }, jobs = 2, policy = { route = function() return false end } }
+    assert.is_nil(r)
+    assert.match("2 of 2 jobs wait", err.message)
+    local words
+    assert(plan.run { service = 100, arrivals = { batch = true }, jobs = 1, policy = { route = function(_, c)
+      local _, e = pcall(function() return c[1]:object_info() end)
+      words = tostring(e)
+    end } })
+    assert.match("a plan has no servers", words)
+  end)
+
   it("shows a policy the time of the plan", function()
     local waited = 0
     assert(plan.run { service = 1000, arrivals = { batch = true }, jobs = 5, slots = 1, policy = { route = function(job) waited = math.max(waited, job.waited_ms) end } })
@@ -166,6 +178,10 @@ describe("plan.fewest", function()
     options.wait_p95_ms = nil
     options.clients = n - 1
     assert.is_true(plan.run(options).wait.p95 > 30000)
+  end)
+
+  it("wants no list of clients", function()
+    assert.error_matches(function() plan.fewest { service = 1, arrivals = { batch = true }, clients = { {} }, wait_p95_ms = 1 } end, "option 'clients'")
   end)
 
   it("gives up with words when nothing is enough", function()

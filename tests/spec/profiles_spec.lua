@@ -332,6 +332,19 @@ describe("compare", function()
     for _, r in ipairs(zero:compare(zero).rows) do assert.equal("same", r.verdict) end
   end)
 
+  it("finds what took no time before and does now", function()
+    local a, b = set("a", nil, 9, function() return 0 end), set("b", nil, 9, function(i) return 5000 + i end)
+    local before, after = assert(moonpool.profiles.load(a)), assert(moonpool.profiles.load(b))
+    for _, r in ipairs(before:compare(after).rows) do
+      if r.type == "KSampler" then assert.equal("slower", r.verdict) end
+    end
+    assert.equal(1, (select(2, command("compare", a, b, "--fail-over 5%"))))
+  end)
+
+  it("refuses what is no time", function()
+    for _, bad in ipairs { 0 / 0, 1 / 0, -1, "x" } do assert.has_error(function() moonpool.profiles.compare({ 1, 2, 3, 4, bad }, { 1, 2, 3, 4, 5 }) end) end
+  end)
+
   it("decides a build: exit code 0, 1 or 2", function()
     state = 5
     local a = set("a", "base", 30, function() return 100 + 5 * random() end)
@@ -450,6 +463,35 @@ describe("moonpool report", function()
     assert.match("bad.lua: .*no", text)
     assert.match("By node class", text)
     assert.equal(0, code)
+  end)
+
+  it("shows names of a job harmlessly, and says when it cannot write", function()
+    local text, code = command("report job", evil_log(), "--job 1")
+    assert.equal(2, code)                                   -- the lines of these specs have no summary
+    assert.match("not whole", text)
+    local x = json.decode(run { at = 1, client = evil, nodes = { { "1", evil, 5 } } })
+    x.summary = { executedNodes = 1, cachedNodes = 0, failedNodes = 0, pendingNodes = 0, totalNodes = 1, slowestNodes = json.array { { nodeId = "1", type = evil, title = "\155x", duration = 5 } } }
+    x.exact, x.attempts, x.promptId = true, json.array { { client = evil } }, evil
+    text, code = command("report job", log("one", { json.encode(x) }))
+    assert.equal(0, code, text)
+    assert.is_nil(text:gsub("\n", ""):find "[%c\155]")
+    if io.open "/dev/full" then assert.equal(2, (select(2, command("report slow", path, "> /dev/full")))) end
+  end)
+
+  it("leaves out lines whose members are not what they should be", function()
+    local good = run { at = 1, nodes = { { "1", "X", 5 } } }
+    local lines = { good }
+    for _, odd in ipairs { '"nodes":[1,2]', '"nodes":[{"nodeId":7}]', '"startedAt":null', '"startedAt":"x"', '"client":[]', '"executionTime":Infinity', '"queuedAt":1e999', '"executionTime":null' } do
+      local name = odd:match '^"(%a+)"'
+      local x = json.decode(good)
+      x[name] = nil
+      lines[#lines + 1] = json.encode(x):gsub("}$", "," .. odd .. "}")
+    end
+    path = log("odd", lines)
+    local runs = assert(moonpool.profiles.load(path))
+    assert.same({ 1, 8 }, { #runs, (runs:skipped()) })
+    for _, q in ipairs { "timeline --format trace", "slow --format html", "cache", "progress" } do assert.equal(0, (select(2, command("report", q, path)))) end
+    assert.equal(0, (select(2, command("plan --batch 5 --log", path))))
   end)
 
   it("says what is wrong with a log or an argument, with exit code 2", function()

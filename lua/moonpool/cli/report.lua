@@ -19,8 +19,9 @@ end
 
 local function write(o, text)
   if not o.out then
-    io.write(text)
-    return true
+    local ok, words = io.write(text)
+    if ok then ok, words = io.stdout:flush() end
+    return ok and true or nil, words
   end
   local f, words = io.open(o.out, "wb")
   if not f then return nil, words end
@@ -33,7 +34,7 @@ end
 local function shown(sheet, o, runs)
   local render = require "moonpool.report.render"
   if o.format == "trace" or o.format == "html" then return require("moonpool.report." .. o.format)(runs, sheet) end
-  local own = render[o.format]
+  local own = render.formats[o.format]
   if own then return own(sheet, { width = tonumber(os.getenv "COLUMNS") or 80, color = not o.out and core.isatty(1) and not os.getenv "NO_COLOR" }) end
   local fn, words = require("moonpool.report").load(o.format)
   if not fn then return nil, words end
@@ -62,7 +63,10 @@ local function answer(o)
       if not o.job or r.jobId == o.job or r.promptId == o.job or i == wanted then found = r end
     end
     if not found then return fail(("no job '%s' in %d runs (an id, a prompt id, or its place)"):format(o.job, #runs)) end
-    local text = o.format == "json" and core.json.encode(found) .. "\n" or require "moonpool.report.text"(found)
+    if o.format ~= "json" and o.format ~= "text" then return fail "report job: --format text or json" end
+    local good, text = true, core.json.encode(found) .. "\n"
+    if o.format == "text" then good, text = pcall(require "moonpool.report.text", found) end
+    if not good then return fail("this line is not whole: " .. tostring(text)) end
     local ok, err = write(o, text)
     return ok and 0 or fail(err)
   end
@@ -76,6 +80,7 @@ end
 
 local function compare(o)
   local over = 0
+  if o.format == "trace" then return fail "--format trace goes with `moonpool report timeline`" end
   if o.fail_over then
     local n = o.fail_over:match "^([%d.]+)%%?$"
     over = n and tonumber(n)
@@ -122,5 +127,5 @@ return function(args, run, name)
   end
   local code = 0
   local status = run(function() code = name == "compare" and compare(o) or name ~= "compare" and answer(o) or 0 end)
-  return status ~= 0 and status or code
+  return status ~= 0 and 2 or code
 end

@@ -138,7 +138,7 @@ function M.compare(a, b, over)
     r.count = ("%d/%d"):format(r.countA, r.countB)
     r.interval = r.low and ("%s .. %s"):format(change(r.low), change(r.high)) or "-"
     tested = tested + (r.q and 1 or 0)
-    if r.verdict == "slower" and r.change >= (over or 0) then slower = slower + 1 end
+    if r.verdict == "slower" and (r.change >= (over or 0) or r.medianA == 0) then slower = slower + 1 end
   end
   local columns = { { "what", "name", plain, true }, { "", "temperature", plain, true }, { "n", "count", plain }, { "median", "medianA", time }, { "then", "medianB", time },
     { "change", "change", change }, { "95% interval", "interval", plain }, { "verdict", "verdict", plain, true }, { "p90", "p90Change", change }, { "seen from", "detectable", share }, { "q", "q", number } }

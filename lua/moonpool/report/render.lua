@@ -5,7 +5,11 @@ local core = require "moonpool.core"
 local M = {}
 
 -- Control characters, and the escapes among them, are shown as what they are not: one question mark each.
-local function harmless(text) return (tostring(text):gsub("[%c\127]", "?"):gsub("\194[\128-\159]", "?")) end
+local function harmless(text)
+  text = tostring(text):gsub("[%c\127]", "?"):gsub("\194[\128-\159]", "?")
+  if not utf8.len(text) then text = text:gsub("[\128-\255]", "?") end
+  return text
+end
 
 local function width(text) return utf8.len(text) or #text end
 
@@ -177,5 +181,6 @@ end
 
 function M.json(sheet) return core.json.encode(sheet.answer) .. "\n" end
 
+M.formats = { text = M.text, markdown = M.markdown, csv = M.csv, json = M.json }
 M.harmless = harmless
 return M

@@ -1,4 +1,5 @@
 -- moonpool/report/text.lua: one job's profile as text: totals, nodes, slowest, progress, timeline, cache.
+local harmless = require "moonpool.report.render".harmless              -- names come from anybody
 
 local function ms(v) return v and ("%.1f ms"):format(v) or "-" end
 local function share(part, whole) return whole > 0 and math.floor(part / whole * 100 + 0.5) or 0 end
@@ -68,7 +69,13 @@ end
 return function(p)
   if type(p) ~= "table" or not p.summary then error("report.text: a profile expected (result.profile); is profiling off?", 2) end
   local lines = {}
-  local function add(fmt, ...) lines[#lines + 1] = select("#", ...) > 0 and fmt:format(...) or fmt end
+  local function add(fmt, ...)
+    local values = table.pack(...)
+    for i = 1, values.n do
+      if type(values[i]) == "string" then values[i] = harmless(values[i]) end
+    end
+    lines[#lines + 1] = values.n > 0 and fmt:format(table.unpack(values, 1, values.n)) or fmt
+  end
   for _, part in ipairs { totals, nodes, slowest, progress, timeline, cache } do part(p, add) end
   return table.concat(lines, "\n") .. "\n"
 end

@@ -1,7 +1,7 @@
 -- moonpool/report/trace.lua: runs as trace events, for Perfetto and chrome://tracing (the Trace Event Format, JSON object
 -- form; times in microseconds). One process per client with a lane for its jobs and lanes for nodes, as many as run side by
--- side; a process for the pool's queue. Arrows go from where a job waited to where it ran; counters show how many wait, and
--- how fast samplers go.
+-- side; a process for the pool's queue, where each waiting is an asynchronous event. Arrows go from a job's submit to where it
+-- ran; counters show how many wait, and how fast samplers go.
 local core = require "moonpool.core"
 
 local POOL = 1
@@ -31,7 +31,8 @@ return function(runs)
     add { ph = "M", name = tid and "thread_name" or "process_name", pid = pid, tid = tid or 0, ts = 0, args = { name = words } }
   end
   name(POOL, nil, "queue")
-  local next_pid, waiting_lanes, node_lanes, named = POOL, {}, {}, {}
+  name(POOL, 1, "submitted")
+  local next_pid, node_lanes, named = POOL, {}, {}
   local depth = {}
   for i, r in ipairs(jobs) do
     local client = r.client or "nobody"
@@ -43,18 +44,16 @@ return function(runs)
     end
     local pid = pids[client]
     local start, stop = r.startedAt or r.completedAt, r.completedAt
-    local wait = lane(waiting_lanes, r.queuedAt, start)
-    if not named[wait] then
-      named[wait] = true
-      name(POOL, wait, ("waiting %d"):format(wait))
-    end
-    add { ph = "X", name = r.jobId, cat = "queue", pid = POOL, tid = wait, ts = us(r.queuedAt), dur = us(start) - us(r.queuedAt), args = { status = r.jobStatus, retryTime = r.retryTime, uploadTime = r.uploadTime } }
+    local words = { status = r.jobStatus, retryTime = r.retryTime, uploadTime = r.uploadTime }
+    add { ph = "X", name = r.jobId, cat = "queue", pid = POOL, tid = 1, ts = us(r.queuedAt), dur = 0, args = words }
+    add { ph = "b", name = r.jobId, cat = "waiting", id = i, pid = POOL, tid = 1, ts = us(r.queuedAt) }
+    add { ph = "e", name = r.jobId, cat = "waiting", id = i, pid = POOL, tid = 1, ts = math.max(us(r.queuedAt), us(start)) }
     depth[#depth + 1] = { us(r.queuedAt), 1 }
     depth[#depth + 1] = { us(start), -1 }
     if r.startedAt then
       add { ph = "X", name = r.jobId, cat = "job", pid = pid, tid = 1, ts = us(start), dur = us(stop) - us(start),
         args = { promptId = r.promptId, structureHash = r.structureHash, status = r.jobStatus, metadata = r.metadata } }
-      add { ph = "s", name = "job", cat = "flow", id = i, pid = POOL, tid = wait, ts = us(r.queuedAt) }
+      add { ph = "s", name = "job", cat = "flow", id = i, pid = POOL, tid = 1, ts = us(r.queuedAt) }
       add { ph = "f", bp = "e", name = "job", cat = "flow", id = i, pid = pid, tid = 1, ts = us(start) }
       local order = {}
       for _, n in ipairs(r.nodes) do
@@ -80,7 +79,7 @@ return function(runs)
       end
     end
   end
-  table.sort(depth, function(a, b) return a[1] < b[1] or (a[1] == b[1] and a[2] < b[2]) end)
+  table.sort(depth, function(a, b) return a[1] < b[1] or (a[1] == b[1] and a[2] > b[2]) end)
   local waiting = 0
   for _, d in ipairs(depth) do
     waiting = waiting + d[2]
