@@ -58,6 +58,21 @@ local function timeline(p, add)
   end
 end
 
+-- The nodes that the end waited for: each was begun when the one before it had ended.
+local function critical(p, add)
+  local by, names, total = {}, {}, 0
+  for _, n in ipairs(p.nodes) do by[n.nodeId] = n end
+  for _, id in ipairs(p.criticalPath or {}) do
+    local n = by[id]
+    if n and n.duration then
+      names[#names + 1] = ("%s (node %s)"):format(n.type or "", id)
+      total = total + n.duration
+    end
+  end
+  if #names > 1 then add("Critical path: %s", ms(total)) else return end
+  for _, name in ipairs(names) do add("  %s", name) end
+end
+
 local function cache(p, add)
   add("Cache hit rate: %d/%d nodes", p.summary.cachedNodes, p.summary.totalNodes)
   for _, n in ipairs(p.nodes) do
@@ -76,6 +91,6 @@ return function(p)
     end
     lines[#lines + 1] = values.n > 0 and fmt:format(table.unpack(values, 1, values.n)) or fmt
   end
-  for _, part in ipairs { totals, nodes, slowest, progress, timeline, cache } do part(p, add) end
+  for _, part in ipairs { totals, nodes, slowest, progress, timeline, critical, cache } do part(p, add) end
   return table.concat(lines, "\n") .. "\n"
 end
