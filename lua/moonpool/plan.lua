@@ -25,6 +25,9 @@ local function check(options, more, what)
   for k in pairs(options) do
     if not known[k] and not (more and more[k]) then error(("%s: unknown option '%s'"):format(what, tostring(k)), 3) end
   end
+  local seed = options.seed
+  if seed ~= nil and (math.type(seed) ~= "integer" or seed < 0) then error(what .. ": option 'seed': a whole number from 0 expected", 3) end
+  if options.log ~= nil and type(options.log) ~= "string" and type(options.log) ~= "userdata" then error(what .. ": option 'log': a path, or runs of profiles.load expected", 3) end
   if (options.log == nil) == (options.service == nil) then error(what .. ": either 'log' (a profile log) or 'service' (times) expected", 3) end
 end
 
@@ -64,7 +67,7 @@ local function from_log(log, label, what)
       times[#times + 1] = r.queuedAt
     end
   end
-  if #draws == 0 then error(what .. ": the log has no completed runs", 4) end
+  if #draws == 0 then error(("%s: no completed runs in the log%s"):format(what, label and (" with the label '%s'"):format(label) or ""), 4) end
   local cold = {}
   for i, k in ipairs(order) do
     local usual = #k.warm > 0 and k.warm or k.cold
@@ -132,6 +135,9 @@ local function arrivals_of(options, source, random, what)
     end
   end
   if type(list) ~= "table" or #list == 0 then error(what .. ": option 'arrivals': rate_per_hour, batch, times_ms or trace expected", 4) end
+  for i, t in ipairs(list) do
+    if type(t) ~= "number" or not (t >= 0 and t < 1e15) then error(("%s: option 'arrivals': item %d: a time expected, got %s"):format(what, i, tostring(t)), 4) end
+  end
   list = table.move(list, 1, #list, 1, {})
   table.sort(list)
   local span = list[#list] - list[1] + (list[#list] - list[1]) / math.max(1, #list - 1)
@@ -226,7 +232,8 @@ function M.fewest(options)
     local r, err = one(options, source, n, "plan.fewest")
     if not r then return nil, err end
     plans[n] = r
-    return not r.wait.p95 or r.wait.p95 <= bound
+    if r.wait.count == 0 then return nil, { kind = "policy", message = "plan.fewest: the policy refuses every job" } end
+    return r.wait.p95 <= bound
   end
   local low, high = 0, 1                                     -- `low` is too few; `high` is enough once the first loop is over
   while true do
@@ -248,6 +255,7 @@ end
 -- The same load under several policies: a list of {policy, plan}.
 function M.policies(options, policies)
   check(options, nil, "plan.policies")
+  if type(policies) ~= "table" or #policies == 0 then error("plan.policies: a list of policies expected", 2) end
   local list, source = {}, source_of(options, "plan.policies")
   for i, policy in ipairs(policies) do
     local with = {}

@@ -24,6 +24,7 @@ void mp_runs_free(mp_runs *r) {
     free(r->nodes);
     free(r->inputs);
     free(r->events);
+    free(r->attempts);
     free(r->words);
     free(r->places);
     free(r);
@@ -50,11 +51,11 @@ const char *runs_text(const mp_runs *r, word w) { return w ? r->words[w - 1] : N
 static word word_of(mp_runs *r, const mp_json *doc, const char *name) { return runs_word(r, mp_str_of(mp_json_string(mp_json_get(doc, name)))); }
 static double number_of(const mp_json *doc, const char *name) { return mp_json_number(mp_json_get(doc, name), NAN); }
 
-/* Members that are there are what they should be: numbers that are finite, texts that are texts. */
+/* Members that are there are what they should be: numbers within thirty thousand years, texts that are texts. */
 static int sound(const mp_json *doc, const char *const *numbers, const char *const *texts) {
     for (; *numbers; numbers++) {
         const mp_json *v = mp_json_get(doc, *numbers);
-        if (v && (mp_json_type(v) != MP_JSON_NUMBER || !isfinite(mp_json_number(v, NAN)))) return 0;
+        if (v && (mp_json_type(v) != MP_JSON_NUMBER || !(fabs(mp_json_number(v, NAN)) <= 1e15))) return 0;
     }
     for (; *texts; texts++) {
         const mp_json *v = mp_json_get(doc, *texts);
@@ -140,6 +141,30 @@ static void add_node(mp_runs *r, const mp_json *doc) {
     r->nodes[r->n_nodes++] = n;
 }
 
+/* Every attempt that was begun; a line that does not list them has one. */
+static void add_attempts(mp_runs *r, run *x, const mp_json *list) {
+    static const char *const numbers[] = { "assignedAt", "sentAt", "startedAt", "endedAt", NULL }, *const texts[] = { "client", NULL };
+    double before = x->queued;
+    x->first_attempt = r->n_attempts;
+    for (const mp_json *a = mp_json_first(list); a; a = mp_json_next(a)) {
+        run_attempt t = { word_of(r, a, "client"), before, 0, number_of(a, "sentAt"), number_of(a, "startedAt"), number_of(a, "endedAt") };
+        int last = !mp_json_next(a);
+        if (!sound(a, numbers, texts) || !t.client) continue;
+        if (!isnan(t.ended)) before = t.ended;
+        if (isnan(t.started) || isnan(t.ended) || t.ended < t.started) continue;
+        if (isnan(t.sent) || t.sent > t.started) t.sent = t.started;
+        t.upload = last && x->upload > 0 ? t.sent - x->upload : t.sent;
+        r->attempts = mp_grow(r->attempts, r->n_attempts, &r->cap_attempts, sizeof *r->attempts);
+        r->attempts[r->n_attempts++] = t;
+    }
+    if (r->n_attempts == x->first_attempt && !isnan(x->started) && x->client) {
+        double sent = x->started - (x->server_queue > 0 ? x->server_queue : 0);
+        r->attempts = mp_grow(r->attempts, r->n_attempts, &r->cap_attempts, sizeof *r->attempts);
+        r->attempts[r->n_attempts++] = (run_attempt){ x->client, x->queued, sent - (x->upload > 0 ? x->upload : 0), sent, x->started, x->completed > x->started ? x->completed : x->started };
+    }
+    x->n_attempts = r->n_attempts - x->first_attempt;
+}
+
 static int by_text(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
 /* The model files that a run names, as one word: who names the same ones finds them loaded. */
@@ -186,6 +211,7 @@ void mp_runs_add(mp_runs *r, mp_str line) {
     for (const mp_json *n = mp_json_first(nodes); n; n = mp_json_next(n)) add_node(r, n);
     x.n_nodes = r->n_nodes - x.first_node;
     x.models = models_of(r, &x);
+    add_attempts(r, &x, mp_json_get(doc, "attempts"));
     x.text = r->texts.n;
     x.n_text = line.n;
     mp_buf_str(&r->texts, line);

@@ -30,8 +30,11 @@ typedef struct run {
     word label, client, hash, models;
     double queued, started, completed, queue, execution, upload, server_queue, transfer;      /* ms; NAN: not known */
     int good, cold;                                  /* cold: its client ran other models, or nothing, before */
-    size_t first_node, n_nodes;
+    size_t first_node, n_nodes, first_attempt, n_attempts;
 } run;
+
+/* One execution on a client: what came before it, and when it ran; ms since the epoch, never NAN. */
+typedef struct { word client; double queued, upload, sent, started, ended; } run_attempt;
 
 typedef struct text_entry { word id; char *text; UT_hash_handle hh; } text_entry;
 
@@ -41,9 +44,10 @@ struct mp_runs {
     run_node *nodes;
     run_input *inputs;
     run_event *events;
+    run_attempt *attempts;
     char **words;                                    /* by number, from 1 */
     text_entry *index;
-    size_t n, cap, n_nodes, cap_nodes, n_inputs, cap_inputs, n_events, cap_events, n_words, cap_words, bad, newer;
+    size_t n, cap, n_nodes, cap_nodes, n_inputs, cap_inputs, n_events, cap_events, n_attempts, cap_attempts, n_words, cap_words, bad, newer;
     struct { uint32_t line, at; } *places;           /* by word: the node of that id in the line being read */
     size_t n_places;
     uint32_t lines;

@@ -111,33 +111,75 @@ void mp_runs_slow(const mp_runs *r, mp_by by, const mp_sink *out) {
 
 /* ---- clients ------------------------------------------------------------------------------------------------------------ */
 
-typedef struct { double busy, no_work, held, transfer, network, reach; size_t runs; } day;
+typedef struct { double busy, no_work, elsewhere, held, transfer, network, reach; size_t runs; } day;
+typedef struct { double from, to; } span;
 
 static double overlap(double a, double b, double from, double to) {
     double low = a > from ? a : from, high = b < to ? b : to;
     return high > low ? high - low : 0;
 }
 
+static int by_begin(const void *a, const void *b) { double x = ((const span *)a)->from, y = ((const span *)b)->from; return x < y ? -1 : x > y; }
+static int by_start(const void *a, const void *b) { double x = ((const run_attempt *)a)->started, y = ((const run_attempt *)b)->started; return x < y ? -1 : x > y; }
+
+/* When at least one job waited in the pool: spans that do not touch. */
+static size_t waiting(const run_attempt *v, size_t n, span *out) {
+    size_t k = 0, used = 0;
+    for (size_t i = 0; i < n; i++)
+        if (v[i].upload > v[i].queued) out[k++] = (span){ v[i].queued, v[i].upload };
+    if (k) qsort(out, k, sizeof *out, by_begin);
+    for (size_t i = 0; i < k; i++) {
+        if (used && out[i].from <= out[used - 1].to) { if (out[i].to > out[used - 1].to) out[used - 1].to = out[i].to; }
+        else out[used++] = out[i];
+    }
+    return used;
+}
+
+/* How much of from..to lies in the spans. */
+static double covered(const span *v, size_t n, double from, double to) {
+    size_t low = 0, high = n;
+    double sum = 0;
+    while (low < high) {                             /* the first that ends behind `from` */
+        size_t middle = (low + high) / 2;
+        if (v[middle].to <= from) low = middle + 1;
+        else high = middle;
+    }
+    for (; low < n && v[low].from < to; low++) sum += overlap(from, to, v[low].from, v[low].to);
+    return sum;
+}
+
+static void idle(day *d, const span *w, size_t n, double from, double to) {
+    if (to <= from) return;
+    double others = covered(w, n, from, to);
+    d->elsewhere += others;
+    d->no_work += to - from - others;
+}
+
 void mp_runs_clients(const mp_runs *r, const mp_sink *out) {
     day *days = mp_alloc((r->n_words + 1) * sizeof *days);
+    run_attempt *v = mp_alloc(r->n_attempts * sizeof *v + 1);
+    span *w = mp_alloc(r->n_attempts * sizeof *w + 1);
     double from = INFINITY, to = -INFINITY;
+    size_t n = 0;
     for (size_t i = 0; i < r->n; i++) {
         const run *x = &r->runs[i];
-        if (isnan(x->started)) continue;
-        if (x->queued < from) from = x->queued;
-        if (x->completed > to) to = x->completed;
+        for (size_t k = 0; k < x->n_attempts; k++) v[n++] = r->attempts[x->first_attempt + k];
+        if (x->n_attempts && x->queued < from) from = x->queued;
+        for (size_t k = 0; k < x->n_attempts; k++)
+            if (v[n - 1 - k].ended > to) to = v[n - 1 - k].ended;
     }
-    for (size_t i = 0; i < r->n; i++) {
-        const run *x = &r->runs[i];
-        if (isnan(x->started) || !x->client) continue;
+    size_t spans = waiting(v, n, w);
+    if (n) qsort(v, n, sizeof *v, by_start);
+    for (size_t i = 0; i < n; i++) {
+        const run_attempt *x = &v[i];
         day *d = &days[x->client];
-        double gap = d->runs++ ? d->reach : from, sent = x->started - (x->server_queue > 0 ? x->server_queue : 0), upload = sent - (x->upload > 0 ? x->upload : 0);
-        d->no_work += overlap(gap, x->started, gap, x->queued);
-        d->held += overlap(gap, x->started, x->queued, upload);
-        d->transfer += overlap(gap, x->started, upload > x->queued ? upload : x->queued, sent);
-        d->network += overlap(gap, x->started, sent > x->queued ? sent : x->queued, x->started);
-        d->busy += overlap(x->started, x->completed, gap, x->completed);
-        if (x->completed > d->reach || d->runs == 1) d->reach = x->completed;
+        double gap = d->runs++ ? d->reach : from, seen = x->queued > gap ? x->queued : gap;
+        idle(d, w, spans, gap, seen < x->started ? seen : x->started);
+        d->held += overlap(gap, x->started, x->queued, x->upload);
+        d->transfer += overlap(gap, x->started, x->upload > x->queued ? x->upload : x->queued, x->sent);
+        d->network += overlap(gap, x->started, x->sent > x->queued ? x->sent : x->queued, x->started);
+        d->busy += overlap(x->started, x->ended, gap, x->ended);
+        if (x->ended > d->reach || d->runs == 1) d->reach = x->ended;
     }
     OBJECT(out, NULL);
     if (to >= from) {
@@ -145,17 +187,18 @@ void mp_runs_clients(const mp_runs *r, const mp_sink *out) {
         NUMBER(out, "to", to);
     }
     ARRAY(out, "clients");
-    for (word w = 1; w <= r->n_words; w++) {
-        day *d = &days[w];
+    for (word c = 1; c <= r->n_words; c++) {
+        day *d = &days[c];
         if (!d->runs) continue;
-        d->no_work += to - d->reach;
+        idle(d, w, spans, d->reach, to);
         OBJECT(out, NULL);
-        sink_text(out, "client", runs_text(r, w));
+        sink_text(out, "client", runs_text(r, c));
         NUMBER(out, "runs", (double)d->runs);
         NUMBER(out, "busy", d->busy);
         NUMBER(out, "utilization", to > from ? d->busy / (to - from) : 0);
         NUMBER(out, "idle", to - from - d->busy);
         NUMBER(out, "noWork", d->no_work);
+        NUMBER(out, "elsewhere", d->elsewhere);
         NUMBER(out, "held", d->held);
         NUMBER(out, "transfer", d->transfer);
         NUMBER(out, "network", d->network);
@@ -164,4 +207,6 @@ void mp_runs_clients(const mp_runs *r, const mp_sink *out) {
     CLOSE(out);
     CLOSE(out);
     free(days);
+    free(v);
+    free(w);
 }

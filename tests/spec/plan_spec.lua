@@ -180,6 +180,12 @@ describe("plan.fewest", function()
     assert.is_true(plan.run(options).wait.p95 > 30000)
   end)
 
+  it("does not take refusal for success", function()
+    local n, err = plan.fewest { service = 1, arrivals = { batch = true }, jobs = 5, wait_p95_ms = 1, policy = { admit = function() return false end } }
+    assert.is_nil(n)
+    assert.match("refuses every job", err.message)
+  end)
+
   it("wants no list of clients", function()
     assert.error_matches(function() plan.fewest { service = 1, arrivals = { batch = true }, clients = { {} }, wait_p95_ms = 1 } end, "option 'clients'")
   end)
@@ -213,6 +219,8 @@ describe("moonpool plan", function()
       [""] = "either 'log'", ["--service 1x --batch 1"] = "duration", ["--service 1s"] = "arrivals' is missing", ["--service 1s --batch 5 --clients none"] = "clients",
       ["--log /nowhere --batch 5"] = "/nowhere: No such file", ["--service 1s --rate 0"] = "rate_per_hour': a number above 0",
       ["--service 1s --batch 5 --policy nobody"] = "nobody", ["--service 1s --trace /nowhere"] = "/nowhere", ["--service 1s --batch 5 --clients 20000"] = "clients",
+      ["--service 1s --batch 5 --jobs 3"] = "without %-%-jobs", ["--service 1s --batch 5 --rate 3"] = "one of", ["--service 1s --batch 5 --clients 2.5"] = "list of their speeds",
+      ["--service 1s --batch 5 --slots 0"] = "slots", ["--service 1s --batch 5 --wait-p95 1s --clients 3"] = "without %-%-clients",
     }
     for arguments, words in require "kit".sorted(cases) do
       local text, code = command(arguments)

@@ -270,6 +270,28 @@ describe("clients", function()
   end)
 end)
 
+describe("clients, with more than one attempt,", function()
+  it("have each attempt where it ran, and idle while what waits goes elsewhere", function()
+    local x = json.decode(run { at = 500, client = "b", queue = 500, nodes = { { "1", "X", 100 } } })
+    x.attempts = json.array {
+      { client = "a", assignedAt = EPOCH, sentAt = EPOCH, startedAt = EPOCH + 100, endedAt = EPOCH + 300, outcome = "execution" },
+      { client = "b", assignedAt = EPOCH + 400, sentAt = EPOCH + 450, startedAt = EPOCH + 500, endedAt = EPOCH + 600, outcome = "completed" },
+    }
+    local by = {}
+    for _, c in ipairs(loaded({ json.encode(x) }):clients().clients) do by[c.client] = c end
+    local function is(want, got) assert.is_true(math.abs(want - got) < 0.01, want .. ", not " .. got) end
+    assert.same({ 1, 1 }, { by.a.runs, by.b.runs })
+    is(200, by.a.busy)
+    is(100, by.a.network)
+    is(150, by.a.elsewhere)                                 -- from 300 to 450 the job waited for b
+    is(150, by.a.noWork)
+    is(100, by.b.busy)
+    is(150, by.b.held)
+    is(50, by.b.network)
+    is(600, by.b.busy + by.b.idle)
+  end)
+end)
+
 describe("compare", function()
   local state
   local function random()                            -- a generator of our own: the same on every machine
@@ -330,6 +352,26 @@ describe("compare", function()
     for _, r in ipairs(a:compare(a).rows) do assert.equal("too few", r.verdict) end
     local zero = assert(moonpool.profiles.load((set("z", nil, 9, function() return 0 end))))
     for _, r in ipairs(zero:compare(zero).rows) do assert.equal("same", r.verdict) end
+  end)
+
+  it("does not pass when more jobs failed, or when nothing could be tested; says when the clients' shares changed", function()
+    local a = set("a", nil, 20, function() return 100 end)
+    local lines, mixed = {}, {}
+    for i = 1, 20 do
+      local status = i < 15 and "failed" or "completed"
+      lines[i] = run { at = i * 1000, status = status, nodes = { { "3", "KSampler", i < 15 and "failed" or 100 }, { "9", "Save", 5 } } }
+      mixed[i] = run { at = i * 1000, client = i % 4 == 0 and "a" or "slow", nodes = { { "3", "KSampler", i % 4 == 0 and 100 or 300 } } }
+    end
+    local text, code = command("compare", a, log("b", lines), "--fail-over 5%")
+    assert.equal(1, code, text)
+    assert.match("Not completed +0 and 14", text)
+    local few = set("few", nil, 3, function() return 100 end)
+    text, code = command("compare", few, few, "--fail-over 5%")
+    assert.equal(2, code)
+    assert.match("nothing could be tested", text)
+    text = command("compare", a, log("mixed", mixed))
+    assert.match("client a ran 100.0%% of the jobs, and then 25.0%%", (text:gsub("%s+", " ")))
+    assert.equal(2, (select(2, command("compare", a))))
   end)
 
   it("finds what took no time before and does now", function()
@@ -462,7 +504,7 @@ describe("moonpool report", function()
     local text, code = command("report slow", path, "--format", dir .. "/bad.lua")
     assert.match("bad.lua: .*no", text)
     assert.match("By node class", text)
-    assert.equal(0, code)
+    assert.equal(2, code)
   end)
 
   it("shows names of a job harmlessly, and says when it cannot write", function()
@@ -476,6 +518,23 @@ describe("moonpool report", function()
     assert.equal(0, code, text)
     assert.is_nil(text:gsub("\n", ""):find "[%c\155]")
     if io.open "/dev/full" then assert.equal(2, (select(2, command("report slow", path, "> /dev/full")))) end
+  end)
+
+  it("finds a job by its id before its place, and says whether it failed and why", function()
+    local lines = {}
+    for i = 1, 3 do
+      local x = json.decode(run { at = i, status = i == 3 and "failed" or nil, nodes = { { "1", "X", 5 } } })
+      x.jobId, x.jobError, x.exact, x.attempts = tostring(4 - i), i == 3 and "out of luck\nmore" or nil, true, json.array {}
+      x.summary = { executedNodes = 1, cachedNodes = 0, failedNodes = 0, pendingNodes = 0, totalNodes = 1, slowestNodes = json.array {} }
+      lines[i] = json.encode(x)
+    end
+    path = log("ids", lines)
+    for id, place in pairs { ["3"] = 1, ["2"] = 2, ["1"] = 3 } do
+      assert.equal(json.decode(lines[place]).queuedAt, json.decode((command("report job", path, "--format json --job", id))).queuedAt)
+    end
+    local text = command("report job", path, "--job 1")
+    assert.match("Job: +1, failed", text)
+    assert.match("Error: +out of luck %.%.%.", text)
   end)
 
   it("leaves out lines whose members are not what they should be", function()

@@ -19,6 +19,7 @@ end
 local function clients(text)
   local n = tonumber(text)
   if n and math.tointeger(n) then return math.tointeger(n) end
+  if not text:find "," then return nil, text .. ": a number of clients, or a list of their speeds (1,1,0.5) expected" end
   local list = {}
   for s in text:gmatch "[^,]+" do
     if not tonumber(s) then return nil, text .. ": a number of clients, or a list of their speeds expected" end
@@ -40,7 +41,8 @@ local function sheet_of(list, title)
   local columns = { { "policy", "name", plain, true }, { "clients", "clients", plain }, { "wait p50", "p50", answers.time }, { "p90", "p90", answers.time }, { "p95", "p95", answers.time },
     { "p99", "p99", answers.time }, { "used", "used", answers.share }, { "makespan", "makespan", answers.time }, { "total p50", "total", answers.time }, { "p95", "total95", answers.time } }
   if list[1].plan.cost then table.insert(columns, 9, { "cost", "cost", money }) end
-  return { title = title, answer = list, parts = { { facts = { { "Jobs", tostring(list[1].plan.jobs) } } }, { title = "Waiting, and how busy they are", columns = columns, rows = rows } } }
+  local facts = { { "Jobs", tostring(list[1].plan.jobs) }, list[1].plan.refused > 0 and { "Refused by the policy", tostring(list[1].plan.refused) } or nil }
+  return { title = title, answer = list, parts = { { facts = facts }, { title = "Waiting, and how busy they are", columns = columns, rows = rows } } }
 end
 
 local function answer(o)
@@ -48,6 +50,12 @@ local function answer(o)
   local options = { log = o.log, label = o.label, clients = o.clients, jobs = o.jobs, delay_ms = o.delay, slots = o.slots, cost_per_hour = o.cost, seed = o.seed,
     service = o.service and (o.exponential and { mean_ms = o.service } or o.service) or nil,
     arrivals = o.rate and { rate_per_hour = o.rate } or o.batch and { batch = true } or o.trace and { trace = o.trace } or nil }
+  local given = (o.rate and 1 or 0) + (o.batch and 1 or 0) + (o.trace and 1 or 0)
+  if given > 1 then return fail "one of --rate, --batch and --trace" end
+  if o.batch and o.jobs then return fail "--batch says how many jobs: without --jobs" end
+  if o.exponential and not o.service then return fail "--exponential goes with --service" end
+  if o.wait_p95 and o.clients ~= 1 then return fail "--wait-p95 searches the number of clients: without --clients" end
+  if o.slots and (o.slots < 1 or o.slots > 64 or o.slots % 1 ~= 0) then return fail "--slots: 1 to 64 expected" end
   if o.batch then options.jobs = o.batch end
   local policies = #o.policy > 0 and o.policy or { "default" }
   local list, title = {}, "Plan"
@@ -87,7 +95,7 @@ return function(args, run)
   parser:option("--service", "Instead of a log: what a job takes (20s)."):convert(duration)
   parser:flag("--exponential", "--service is a mean; times vary at random.")
   parser:option("--clients", "How many, or their speeds: 1,1,0.5.", "1"):convert(clients)
-  parser:option("--rate", "Jobs per hour, at random."):convert(tonumber)
+  parser:option("--rate", "Jobs per hour, at random (1000 of them, or --jobs)."):convert(tonumber)
   parser:option("--batch", "So many jobs at once."):convert(function(t) return math.tointeger(tonumber(t)) end)
   parser:option("--trace", "Arrivals from a profile log, or a file with a time in seconds per line.")
   parser:option("--jobs", "How many jobs."):convert(function(t) return math.tointeger(tonumber(t)) end)

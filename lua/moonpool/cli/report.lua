@@ -1,5 +1,6 @@
 -- moonpool/cli/report.lua: `moonpool report` and `moonpool compare`: answers from profile logs.
--- Exit codes: 0 answered; 1 compare found something slower than --fail-over allows; 2 wrong arguments, no such log, no runs.
+-- Exit codes: 0 answered; 1 compare --fail-over: something is slower, or more jobs did not complete; 2 wrong arguments, no such
+-- log, no runs, nothing that could be tested, a formatter that failed.
 local core = require "moonpool.core"
 
 local function fail(words)
@@ -41,11 +42,11 @@ local function shown(sheet, o, runs)
   local ok, text = pcall(fn, sheet, runs)
   if ok and type(text) == "string" then return text end
   io.stderr:write("moonpool: ", o.format, ": ", ok and "a text expected, got " .. type(text) or tostring(text), "\n")
-  return render.text(sheet)
+  return render.text(sheet), nil, 2
 end
 
-local function formats(parser)
-  parser:option("--format", "text, markdown, csv, json, trace (timeline only), html, or a Lua file that returns function(sheet, runs) -> text.", "text")
+local function formats(parser, more)
+  parser:option("--format", "text, markdown, csv, json, " .. more .. "html, or a Lua file that returns function(sheet, runs) -> text.", "text")
   parser:option("--out", "File to write instead of standard output.")
 end
 
@@ -56,12 +57,13 @@ local function answer(o)
   if not runs then return fail(words) end
   local sheet
   if o.question == "job" then
-    local wanted = tonumber(o.job) and math.tointeger(tonumber(o.job))
+    local wanted = o.job and o.job:find "^%d+$" and math.tointeger(tonumber(o.job))
     local found
     for i = 1, #runs do
       local r = runs[i]
-      if not o.job or r.jobId == o.job or r.promptId == o.job or i == wanted then found = r end
+      if not o.job or r.jobId == o.job or r.promptId == o.job then found = r end
     end
+    found = found or (wanted and runs[wanted])             -- an id goes before a place
     if not found then return fail(("no job '%s' in %d runs (an id, a prompt id, or its place)"):format(o.job, #runs)) end
     if o.format ~= "json" and o.format ~= "text" then return fail "report job: --format text or json" end
     local good, text = true, core.json.encode(found) .. "\n"
@@ -71,11 +73,11 @@ local function answer(o)
     return ok and 0 or fail(err)
   end
   sheet = answers[o.question](runs, o.by)
-  local text
-  text, words = shown(sheet, o, runs)
+  local text, code
+  text, words, code = shown(sheet, o, runs)
   if not text then return fail(words) end
   local ok, err = write(o, text)
-  return ok and 0 or fail(err)
+  return ok and (code or 0) or fail(err)
 end
 
 local function compare(o)
@@ -87,6 +89,7 @@ local function compare(o)
     if not over then return fail("--fail-over: a share like 5% expected, got " .. o.fail_over) end
     over = over / 100
   end
+  if not o.after and not (o.label_a and o.label_b) then return fail "compare: two logs, or one with --label-a and --label-b" end
   local a, words = load({ o.before }, o.label_a)
   if not a then return fail(words) end
   local b
@@ -98,7 +101,13 @@ local function compare(o)
   if not text then return fail(words) end
   local ok, err = write(o, text)
   if not ok then return fail(err) end
-  return o.fail_over and sheet.slower > 0 and 1 or 0
+  if not o.fail_over then return 0 end
+  if sheet.failing > over then
+    io.stderr:write("moonpool: more jobs did not complete\n")
+    return 1
+  end
+  if sheet.slower > 0 then return 1 end
+  return sheet.tested > 0 and 0 or fail "nothing could be tested: too few runs on both sides"
 end
 
 return function(args, run, name)
@@ -119,7 +128,7 @@ return function(args, run, name)
     parser:option("--label", "Only runs with this label.")
     parser:option("--job", "job: its id, its prompt id, or its place in the log; the last one if left out.")
   end
-  formats(parser)
+  formats(parser, name == "compare" and "" or "trace (timeline only), ")
   local ok, o = parser:pparse(args)
   if not ok then
     io.stderr:write(parser:get_usage(), "\n\nError: ", o, "\n")

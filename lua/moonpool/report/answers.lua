@@ -55,9 +55,10 @@ function M.slow(runs, by)
   for _, c in ipairs { { "cold", "cold_count", number }, { "p50 cold", "cold", time }, { "warm", "warm_count", number }, { "p50 warm", "warm", time }, { "loading cost", "extra", time } } do
     cold_columns[#cold_columns + 1] = c
   end
-  local parts = { { facts = skipped(runs, { { "Runs", number(a.runs) }, { "Execution time", time(a.total) } }) }, { title = "By " .. (by == "class" and "node class" or by), columns = columns, rows = a.rows } }
-  if #cold > 0 then parts[#parts + 1] = { title = "First run of a model, and later ones", columns = cold_columns, rows = cold } end
-  return { title = "Where the time goes", answer = a, parts = parts }
+  local never = a.runs < #runs and (", and %d jobs that never began"):format(#runs - a.runs) or ""
+  local parts = { { facts = skipped(runs, { { "Runs", number(a.runs) .. never }, { "Execution time", time(a.total) } }) }, { title = "By " .. (by == "class" and "node class" or by), columns = columns, rows = a.rows } }
+  if #cold > 0 then parts[#parts + 1] = { title = "Cold (the client ran other models before, or nothing) and warm", columns = cold_columns, rows = cold } end
+  return { title = "Where the time goes", by = by, answer = a, parts = parts }
 end
 
 -- ---- cache ----------------------------------------------------------------------------------------------------------
@@ -123,15 +124,41 @@ function M.timeline(runs)
   return { title = "Clients", answer = a, parts = {
     { facts = skipped(runs, { { "From first job to last", time(a.to and a.to - a.from) }, { "Runs", number(#runs) } }) },
     { title = "Busy, and idle by reason", rows = a.clients, columns = { { "client", "client", plain, true }, { "runs", "runs", number }, { "used", "utilization", share },
-      { "idle", "idle", time }, { "no work", "noWork", time }, { "held", "held", time }, { "transfer", "transfer", time }, { "network", "network", time }, { "busy", "busy", time } } },
+      { "idle", "idle", time }, { "no work", "noWork", time }, { "elsewhere", "elsewhere", time }, { "held", "held", time }, { "transfer", "transfer", time }, { "network", "network", time }, { "busy", "busy", time } } },
   } }
 end
 
 -- ---- compare --------------------------------------------------------------------------------------------------------------
 
--- Whether `b` is slower than `a`. over: a share (0.05); sheet.slower counts rows that are slower by at least that.
+-- How many of the runs did not complete, of how many; and where they ran, as shares.
+local function outcome(runs)
+  local bad = 0
+  for i = 1, #runs do
+    if runs[i].jobStatus ~= "completed" then bad = bad + 1 end
+  end
+  local shares, total = {}, 0
+  for _, row in ipairs(runs:slow("client").rows) do total = total + row.count end
+  for _, row in ipairs(runs:slow("client").rows) do shares[row.client or ""] = total > 0 and row.count / total or 0 end
+  return bad, shares
+end
+
+-- The client whose share of the runs changed most, when that is enough to be taken for slowness.
+local function moved(a, b)
+  local most, name = 0.2, nil
+  for client in pairs(a) do
+    local by = math.abs((b[client] or 0) - (a[client] or 0))
+    if by > most and b[client] then most, name = by, client end
+  end
+  return name
+end
+
+-- Whether `b` is slower than `a`. over: a share (0.05); sheet.slower counts rows that are slower by at least that, sheet.tested
+-- those that could be tested; sheet.failing: so much larger the share of jobs that did not complete is.
 function M.compare(a, b, over)
   local answer = a:compare(b)
+  local bad_a, shares_a = outcome(a)
+  local bad_b, shares_b = outcome(b)
+  local client = moved(shares_a, shares_b)
   local slower, tested = 0, 0
   for _, r in ipairs(answer.rows) do
     r.name = r.type or short_hash(r.structureHash)
@@ -142,10 +169,18 @@ function M.compare(a, b, over)
   end
   local columns = { { "what", "name", plain, true }, { "", "temperature", plain, true }, { "n", "count", plain }, { "median", "medianA", time }, { "then", "medianB", time },
     { "change", "change", change }, { "95% interval", "interval", plain }, { "verdict", "verdict", plain, true }, { "p90", "p90Change", change }, { "seen from", "detectable", share }, { "q", "q", number } }
-  return { title = "Comparison", answer = answer, slower = slower, parts = {
-    { facts = skipped(b, skipped(a, { { "Runs", ("%d and %d"):format(#a, #b) }, { "Rows tested", number(tested) }, { "Slower" .. (over and over > 0 and (" by %s or more"):format(share(over)) or ""), number(slower) } })) },
+  local failing = (#b > 0 and bad_b / #b or 0) - (#a > 0 and bad_a / #a or 0)
+  answer.failedA, answer.failedB = bad_a, bad_b
+  local sheet = { title = "Comparison", answer = answer, slower = slower, tested = tested, failing = failing, parts = {
+    { facts = skipped(b, skipped(a, { { "Runs", ("%d and %d"):format(#a, #b) }, { "Not completed", ("%d and %d"):format(bad_a, bad_b) },
+      { "Rows tested", number(tested) }, { "Slower" .. (over and over > 0 and (" by %s or more"):format(share(over)) or ""), number(slower) } })) },
     { title = "Workflows and node classes", columns = columns, rows = answer.rows },
   } }
+  if client then
+    sheet.parts[#sheet.parts + 1] = { title = "Before you believe it", lines = { ("client %s ran %s of the jobs, and then %s: when clients differ in speed, that alone makes rows slower or faster"):format(
+      client, share(shares_a[client]), share(shares_b[client])) } }
+  end
+  return sheet
 end
 
 M.time, M.share, M.change = time, share, change

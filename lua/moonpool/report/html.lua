@@ -260,6 +260,7 @@ return function(runs, sheet)
   local own = { answers.slow(runs), answers.cache(runs), answers.progress(runs), answers.timeline(runs) }
   local titles = {}
   for _, s in ipairs(own) do titles[s.title] = true end
+  if sheet.by and sheet.by ~= own[1].by then titles[sheet.title] = nil end
   local good, bad = 0, 0
   for i = 1, #runs do
     if runs[i].jobStatus == "completed" then good = good + 1 else bad = bad + 1 end

@@ -7,6 +7,8 @@ local function label(n) return n.title and ("%s \"%s\""):format(n.type, n.title)
 
 local function totals(p, add)
   add "Performance report"
+  if p.jobId then add("  Job:         %s, %s%s", p.jobId, p.jobStatus or "?", p.label and (", " .. p.label) or "") end
+  if p.jobError then add("  Error:       %s", (p.jobError:gsub("%s+$", ""):gsub("\n.*", " ..."))) end
   add("  Total time:  %s", ms(p.totalDuration))
   add("  Queue time:  %s (%d%%)", ms(p.queueTime), share(p.queueTime, p.totalDuration))
   add("  Execution:   %s (%d%%)", ms(p.executionTime), share(p.executionTime, p.totalDuration))
