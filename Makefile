@@ -84,7 +84,7 @@ demo: setup
 BUSTED  = $$(command -v busted)
 SPEC    = MOONPOOL_BUILD=$B $B/moonpool $(BUSTED) -o tests/spec/output.lua --lpath='tests/spec/?.lua' -p _spec -p '^%d%d%d%-'
 # They wait more than they work: three parts of about the same length, side by side.
-PART1  := $(foreach s,bad_input observer sim sim_conformance guide,tests/spec/$s_spec.lua)
+PART1  := $(foreach s,bad_input observer sim sim_conformance guide plan profiles,tests/spec/$s_spec.lua)
 PART2  := $(filter-out $(PART1),$(wildcard tests/spec/*_spec.lua)) tests/regress
 # Specs that use nothing but the API run under stock Lua with the module too.
 STOCK  := tests/spec/graph_spec.lua tests/spec/json_spec.lua tests/spec/pool_spec.lua tests/spec/task_spec.lua

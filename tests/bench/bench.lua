@@ -216,13 +216,16 @@ local function truth_rows()
   local profiles = {}
   for r in pool:results() do profiles[#profiles + 1] = r.profile end
   pool:shutdown()
-  moonpool.sleep(300)
-  stop()
   local truth, off = {}, {}
-  for line in io.lines(seen) do
-    local mark, node, what, at = line:match "(%S+) (%S+) (%S+) (%S+)"
-    truth[mark .. node .. what] = tonumber(at)
-  end
+  local last = profiles[#profiles].promptId
+  repeat                                                     -- the server writes what it did now and then
+    moonpool.sleep(20)
+    for line in io.lines(seen) do
+      local mark, node, what, at = line:match "^(%S+) (%S+) (%S+) (%d+%.%d%d%d)$"
+      if mark then truth[mark .. node .. what] = tonumber(at) end
+    end
+  until truth[last .. "12ends"]
+  stop()
   for _, p in ipairs(profiles) do
     for _, n in ipairs(p.nodes) do
       if n.startedAt then off[#off + 1] = math.abs(n.startedAt - truth[p.promptId .. n.nodeId .. "begins"]) end
