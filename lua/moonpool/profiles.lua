@@ -11,6 +11,7 @@ local M = {}
 --   runs:cache()          hit rates, and why nodes ran again, by node
 --   runs:why(i)           why each node of run i ran
 --   runs:progress()       steps per second of samplers, and how well the time left could be told
+--   runs:completed()      how many of them completed
 --   runs:clients()        utilization of each client, and what it waited for
 --   runs:compare(other)   whether `other` is slower, row by row
 --

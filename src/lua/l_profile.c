@@ -93,6 +93,7 @@ static int runs_skipped(lua_State *L) {
     return 2;
 }
 
+static int runs_completed(lua_State *L) { lua_pushinteger(L, (lua_Integer)mp_runs_completed(check_runs(L, 1))); return 1; }
 static int runs_len(lua_State *L) { lua_pushinteger(L, (lua_Integer)mp_runs_count(check_runs(L, 1))); return 1; }
 
 static size_t place_of(lua_State *L, mp_runs *r) {
@@ -174,7 +175,7 @@ static int compare_lists(lua_State *L) {
 }
 
 void l_open_profile(lua_State *L) {
-    static const luaL_Reg methods[] = { { "_load", runs_load }, { "_add", runs_add }, { "_ready", runs_ready }, { "skipped", runs_skipped }, { "slow", runs_slow }, { "cache", runs_cache },
+    static const luaL_Reg methods[] = { { "_load", runs_load }, { "_add", runs_add }, { "_ready", runs_ready }, { "skipped", runs_skipped }, { "completed", runs_completed }, { "slow", runs_slow }, { "cache", runs_cache },
                                         { "progress", runs_progress }, { "clients", runs_clients }, { "why", runs_why }, { "compare", runs_compare }, { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__index", runs_index }, { "__len", runs_len }, { "__gc", runs_free }, { NULL, NULL } };
     l_class(L, RUNS, methods, meta);

@@ -44,7 +44,7 @@ int mp_pool_take_action(mp_pool *p, mp_action *a) {
 
 /* The ends of jobs are always told: somebody may wait for them. */
 int wanted(const mp_pool *p, mp_event_kind k) {
-    return k == MP_EV_JOB_COMPLETED || k == MP_EV_JOB_FAILED || k == MP_EV_JOB_CANCELED || k == MP_EV_CLIENT_STATE || (p->mask >> k & 1);
+    return mp_event_ends(k) || k == MP_EV_CLIENT_STATE || (p->mask >> k & 1);
 }
 
 /* ---- previews: they wait apart, for a moment when there is nothing better to do ----------------------------------- */
@@ -75,8 +75,7 @@ size_t mp_pool_previews(const mp_pool *p) { return p->n_previews; }
 /* What an attempt showed is told before how it ended. */
 static int preview_before(mp_pool *p, mp_event *e) {
     const mp_event *next = &p->events[p->e_head];
-    int ends = next->kind == MP_EV_JOB_COMPLETED || next->kind == MP_EV_JOB_FAILED || next->kind == MP_EV_JOB_CANCELED || next->kind == MP_EV_JOB_RETRYING ||
-               next->kind == MP_EV_JOB_TAKEN_BACK;
+    int ends = mp_event_ends(next->kind) || next->kind == MP_EV_JOB_RETRYING || next->kind == MP_EV_JOB_TAKEN_BACK;
     for (size_t i = 0; ends && i < p->n_previews; i++)
         if (p->previews[i].job == next->job) {
             *e = p->previews[i];

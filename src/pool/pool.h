@@ -114,6 +114,7 @@ int mp_pool_pause(mp_pool *p, int on, mp_time now);  /* nothing new is sent; wha
 int mp_pool_paused(const mp_pool *p);
 
 int mp_pool_take_action(mp_pool *p, mp_action *a);   /* 0: none left; path, body and file are the caller's to free */
+static inline int mp_event_ends(mp_event_kind k) { return k == MP_EV_JOB_COMPLETED || k == MP_EV_JOB_FAILED || k == MP_EV_JOB_CANCELED; }
 int mp_pool_take_event(mp_pool *p, mp_event *e);     /* 0: none left; mp_event_clear when done */
 /* Previews wait apart, the newest max_previews of them: to be taken when there is nothing better to do. Those of a job
  * whose attempt has ended come with the other events, before its end. */

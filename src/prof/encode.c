@@ -7,7 +7,7 @@
 
 typedef struct { const mp_sink *s; const mp_profile *p; mp_time epoch; int inputs; } out;
 
-static const char *const statuses[] = { "pending", "executing", "completed", "cached", "failed" };
+const char *const mp_node_status_names[] = { "pending", "executing", "completed", "cached", "failed" };
 
 static void num(out *o, const char *name, double v) { o->s->number(o->s->ud, name, v); }
 static void text(out *o, const char *name, const char *z) { if (z) o->s->string(o->s->ud, name, mp_str_of(z)); }
@@ -116,7 +116,7 @@ static void node(out *o, size_t i) {
     mp_time d = record_duration(p, i);
     duration(o, "duration", d == NONE && r->status == MP_NODE_CACHED ? 0 : d);
     flag(o, "cached", r->status == MP_NODE_CACHED);
-    text(o, "status", statuses[r->status]);
+    text(o, "status", mp_node_status_names[r->status]);
     text(o, "error", r->error);
     num(o, "executions", r->executions > 0 ? r->executions : ran);
     progress_events(o, r);

@@ -15,6 +15,7 @@
 typedef struct mp_profile mp_profile;
 
 typedef enum { MP_NODE_PENDING, MP_NODE_EXECUTING, MP_NODE_COMPLETED, MP_NODE_CACHED, MP_NODE_FAILED } mp_node_status;
+extern const char *const mp_node_status_names[MP_NODE_FAILED + 1];
 
 /* A job queued at `now`. The workflow is kept by reference. progress_limit: events kept per node (2 or more). */
 mp_profile *mp_profile_new(mp_workflow *w, mp_time now, int progress_limit);

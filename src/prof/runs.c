@@ -86,10 +86,9 @@ static int sound_run(const mp_json *doc) {
 /* ---- one line ------------------------------------------------------------------------------------------------------- */
 
 static mp_node_status status_of(const mp_json *n) {
-    static const char *const names[] = { "pending", "executing", "completed", "cached", "failed" };
     const char *z = mp_json_string(mp_json_get(n, "status"));
-    for (int i = 0; z && i < 5; i++)
-        if (strcmp(z, names[i]) == 0) return (mp_node_status)i;
+    for (int i = 0; z && i <= MP_NODE_FAILED; i++)
+        if (strcmp(z, mp_node_status_names[i]) == 0) return (mp_node_status)i;
     return MP_NODE_PENDING;
 }
 
@@ -128,7 +127,7 @@ static void add_inputs(mp_runs *r, run_node *n, const mp_json *doc) {
 
 static void add_node(mp_runs *r, const mp_json *doc) {
     run_node n = { .id = word_of(r, doc, "nodeId"), .type = word_of(r, doc, "type"), .title = word_of(r, doc, "title"), .status = status_of(doc),
-                   .started = number_of(doc, "startedAt"), .took = number_of(doc, "duration"), .rate = number_of(doc, "rate"), .first_event = r->n_events };
+                   .took = number_of(doc, "duration"), .first_event = r->n_events };
     n.ran = (n.status == MP_NODE_COMPLETED || n.status == MP_NODE_FAILED) && !(mp_json_number(mp_json_get(doc, "executions"), 1) < 1);
     if (!(n.took >= 0)) n.took = NAN;
     add_inputs(r, &n, mp_json_get(doc, "inputs"));
@@ -196,8 +195,8 @@ void mp_runs_add(mp_runs *r, mp_str line) {
     const mp_json *nodes = mp_json_get(doc, "nodes");
     double schema = mp_json_number(mp_json_get(doc, "schema"), 0);
     run x = { .label = word_of(r, doc, "label"), .client = word_of(r, doc, "client"), .hash = word_of(r, doc, "structureHash"), .queued = number_of(doc, "queuedAt"),
-              .started = number_of(doc, "startedAt"), .completed = number_of(doc, "completedAt"), .queue = number_of(doc, "queueTime"), .execution = number_of(doc, "executionTime"),
-              .upload = number_of(doc, "uploadTime"), .server_queue = number_of(doc, "serverQueueTime"), .transfer = number_of(doc, "transferTime"), .first_node = r->n_nodes };
+              .started = number_of(doc, "startedAt"), .completed = number_of(doc, "completedAt"), .execution = number_of(doc, "executionTime"),
+              .upload = number_of(doc, "uploadTime"), .server_queue = number_of(doc, "serverQueueTime"), .first_node = r->n_nodes };
     if (schema != 1 || !sound_run(doc)) {
         r->bad++;
         r->newer += schema > 1;
@@ -271,6 +270,12 @@ size_t mp_runs_only(mp_runs *r, const char *label) {
 }
 
 size_t mp_runs_count(const mp_runs *r) { return r->n; }
+size_t mp_runs_completed(const mp_runs *r) {
+    size_t n = 0;
+    for (size_t i = 0; i < r->n; i++) n += (size_t)r->runs[i].good;
+    return n;
+}
+
 mp_str mp_runs_text(const mp_runs *r, size_t i) { return mp_str_make(r->texts.p + r->runs[i].text, r->runs[i].n_text); }
 
 size_t mp_runs_bad(const mp_runs *r, size_t *newer) {

@@ -17,6 +17,7 @@ void mp_runs_ready(mp_runs *r);
 /* Only those with this label (NULL: all) stay. Number left. */
 size_t mp_runs_only(mp_runs *r, const char *label);
 size_t mp_runs_count(const mp_runs *r);
+size_t mp_runs_completed(const mp_runs *r);          /* of those */
 size_t mp_runs_bad(const mp_runs *r, size_t *newer); /* lines left out; newer: those of a schema we do not know */
 mp_str mp_runs_text(const mp_runs *r, size_t i);     /* the line as it was read */
 

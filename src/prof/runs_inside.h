@@ -17,7 +17,7 @@ typedef struct run_node {
     word id, type, title;
     mp_node_status status;
     int ran;
-    double started, took, rate;                      /* ms; NAN: not known */
+    double took;                                     /* ms; NAN: not known */
     size_t first_input, n_inputs, first_event, n_events;
     uint64_t signature;                              /* of its class and inputs, all the way up */
     why reason;
@@ -28,7 +28,7 @@ typedef struct run_node {
 typedef struct run {
     size_t text, n_text;                             /* its line, in `texts` */
     word label, client, hash, models;
-    double queued, started, completed, queue, execution, upload, server_queue, transfer;      /* ms; NAN: not known */
+    double queued, started, completed, execution, upload, server_queue;                       /* ms; NAN: not known */
     int good, cold;                                  /* cold: its client ran other models, or nothing, before */
     size_t first_node, n_nodes, first_attempt, n_attempts;
 } run;

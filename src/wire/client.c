@@ -246,7 +246,7 @@ void mp_wire_journal(mp_wire *w, mp_journal *j) { w->journal = j; }
 int mp_wire_written(const mp_wire *w) { return !w->journal || mp_journal_idle(w->journal); }
 
 static void write_down(mp_wire *w, const mp_event *e) {
-    if (!w->journal || (e->kind != MP_EV_JOB_COMPLETED && e->kind != MP_EV_JOB_FAILED && e->kind != MP_EV_JOB_CANCELED)) return;
+    if (!w->journal || !mp_event_ends(e->kind)) return;
     const mp_job *j = mp_pool_job(w->pool, e->job);
     if (j && mp_job_profile(j)) mp_journal_job(w->journal, w->pool, j, mp_pool_client_was(w->pool, e->client));
 }

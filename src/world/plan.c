@@ -162,7 +162,7 @@ static void drain(planning *x) {
         again = 0;
         while (mp_pool_take_action(x->pool, &a)) { do_action(x, &a); again = 1; }
         while (mp_pool_take_event(x->pool, &e)) {
-            if (e.kind == MP_EV_JOB_COMPLETED || e.kind == MP_EV_JOB_FAILED || e.kind == MP_EV_JOB_CANCELED) {
+            if (mp_event_ends(e.kind)) {
                 x->ended++;
                 mp_job_delivered(x->pool, mp_pool_job(x->pool, e.job));
             }

@@ -505,6 +505,7 @@ describe("moonpool report", function()
     assert.match("bad.lua: .*no", text)
     assert.match("By node class", text)
     assert.equal(2, code)
+    assert.equal(2, (select(2, command("compare", path, path, "--format", dir .. "/bad.lua"))))
   end)
 
   it("shows names of a job harmlessly, and says when it cannot write", function()

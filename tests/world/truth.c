@@ -173,7 +173,7 @@ static void compare(trial *x, size_t k, const mp_job *j) {
 
 static void on_event(void *ud, const mp_event *e) {
     trial *x = ud;
-    if (e->kind != MP_EV_JOB_COMPLETED && e->kind != MP_EV_JOB_FAILED && e->kind != MP_EV_JOB_CANCELED) return;
+    if (!mp_event_ends(e->kind)) return;
     for (size_t k = 0; k < JOBS; k++)
         if (x->id[k] == e->job) compare(x, k, mp_pool_job(mp_world_pool(x->w), e->job));
     x->ended++;

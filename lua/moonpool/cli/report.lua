@@ -45,6 +45,14 @@ local function shown(sheet, o, runs)
   return render.text(sheet), nil, 2
 end
 
+-- Writes it; the exit code.
+local function tell(sheet, o, runs)
+  local text, words, code = shown(sheet, o, runs)
+  if not text then return fail(words) end
+  local ok, err = write(o, text)
+  return ok and (code or 0) or fail(err)
+end
+
 local function formats(parser, more)
   parser:option("--format", "text, markdown, csv, json, " .. more .. "html, or a Lua file that returns function(sheet, runs) -> text.", "text")
   parser:option("--out", "File to write instead of standard output.")
@@ -55,7 +63,6 @@ local function answer(o)
   if o.format == "trace" and o.question ~= "timeline" then return fail "--format trace goes with `moonpool report timeline`" end
   local runs, words = load(o.log, o.label)
   if not runs then return fail(words) end
-  local sheet
   if o.question == "job" then
     local wanted = o.job and o.job:find "^%d+$" and math.tointeger(tonumber(o.job))
     local found
@@ -72,12 +79,7 @@ local function answer(o)
     local ok, err = write(o, text)
     return ok and 0 or fail(err)
   end
-  sheet = answers[o.question](runs, o.by)
-  local text, code
-  text, words, code = shown(sheet, o, runs)
-  if not text then return fail(words) end
-  local ok, err = write(o, text)
-  return ok and (code or 0) or fail(err)
+  return tell(answers[o.question](runs, o.by), o, runs)
 end
 
 local function compare(o)
@@ -96,12 +98,8 @@ local function compare(o)
   b, words = load({ o.after or o.before }, o.label_b)
   if not b then return fail(words) end
   local sheet = require("moonpool.report.answers").compare(a, b, over)
-  local text
-  text, words = shown(sheet, o, b)
-  if not text then return fail(words) end
-  local ok, err = write(o, text)
-  if not ok then return fail(err) end
-  if not o.fail_over then return 0 end
+  local code = tell(sheet, o, b)
+  if code ~= 0 or not o.fail_over then return code end
   if sheet.failing > over then
     io.stderr:write("moonpool: more jobs did not complete\n")
     return 1

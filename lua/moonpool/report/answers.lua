@@ -130,16 +130,12 @@ end
 
 -- ---- compare --------------------------------------------------------------------------------------------------------------
 
--- How many of the runs did not complete, of how many; and where they ran, as shares.
-local function outcome(runs)
-  local bad = 0
-  for i = 1, #runs do
-    if runs[i].jobStatus ~= "completed" then bad = bad + 1 end
-  end
-  local shares, total = {}, 0
-  for _, row in ipairs(runs:slow("client").rows) do total = total + row.count end
-  for _, row in ipairs(runs:slow("client").rows) do shares[row.client or ""] = total > 0 and row.count / total or 0 end
-  return bad, shares
+-- Where the runs were, as shares by client.
+local function shares_of(runs)
+  local rows, shares, total = runs:slow("client").rows, {}, 0
+  for _, row in ipairs(rows) do total = total + row.count end
+  for _, row in ipairs(rows) do shares[row.client or ""] = total > 0 and row.count / total or 0 end
+  return shares
 end
 
 -- The client whose share of the runs changed most, when that is enough to be taken for slowness.
@@ -156,8 +152,8 @@ end
 -- those that could be tested; sheet.failing: so much larger the share of jobs that did not complete is.
 function M.compare(a, b, over)
   local answer = a:compare(b)
-  local bad_a, shares_a = outcome(a)
-  local bad_b, shares_b = outcome(b)
+  local bad_a, bad_b = #a - a:completed(), #b - b:completed()
+  local shares_a, shares_b = shares_of(a), shares_of(b)
   local client = moved(shares_a, shares_b)
   local slower, tested = 0, 0
   for _, r in ipairs(answer.rows) do

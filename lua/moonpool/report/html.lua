@@ -261,16 +261,13 @@ return function(runs, sheet)
   local titles = {}
   for _, s in ipairs(own) do titles[s.title] = true end
   if sheet.by and sheet.by ~= own[1].by then titles[sheet.title] = nil end
-  local good, bad = 0, 0
-  for i = 1, #runs do
-    if runs[i].jobStatus == "completed" then good = good + 1 else bad = bad + 1 end
-  end
+  local good = runs:completed()
   local span = own[4].answer.to and own[4].answer.to - own[4].answer.from
   local out = { '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Moonpool report</title><style>\n', style,
     '</style></head><body>\n<h1>Moonpool report</h1>\n<nav aria-label="sections">',
     '<a href="#pool">Timeline</a><a href="#slow">Slow</a><a href="#spread">Spread</a><a href="#cache">Cache</a><a href="#progress">Progress</a><a href="#clients">Clients</a>',
     not titles[sheet.title] and '<a href="#asked">' .. text(sheet.title) .. "</a>" or "", "</nav>\n<dl>" }
-  for _, f in ipairs { { "Runs", tostring(#runs) }, { "Completed", tostring(good) }, { "Failed or canceled", tostring(bad) }, { "From first to last", answers.time(span) },
+  for _, f in ipairs { { "Runs", tostring(#runs) }, { "Completed", tostring(good) }, { "Failed or canceled", tostring(#runs - good) }, { "From first to last", answers.time(span) },
     { "Execution time", answers.time(own[1].answer.total) }, { "Cache hit rate", answers.share(own[2].answer.hitRate) } } do
     out[#out + 1] = ("<div><dt>%s</dt><dd>%s</dd></div>"):format(text(f[1]), text(f[2]))
   end
