@@ -60,7 +60,7 @@ $B/replay: tests/replay/replay.c $(POBJ)
 $B/world: tests/world/campaign.c $(POBJ)
 	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
 $B/truth: tests/world/truth.c $(POBJ)
-	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
+	$(CC) $(ALL) -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
 
 # Planted faults: a pool built with -DMP_MUTANT=n breaks one rule; the campaign must notice each.
 MUTANTS := 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24

@@ -199,7 +199,8 @@ static int plain_number(const char **p, const char *end, double *v) {
     const char *q = *p, *from = q;
     int64_t x = 0, scale = 1;
     for (; q < end && (unsigned)*q - '0' < 10; q++) x = x * 10 + (*q - '0');
-    if (q < end && *q == '.')
+    if (end - q > 2 && q[0] == '.' && q[1] == '0' && (unsigned)q[2] - '0' >= 10) q += 2;    /* whole, as most are */
+    else if (q < end && *q == '.')
         for (q++; q < end && (unsigned)*q - '0' < 10; q++) { x = x * 10 + (*q - '0'); scale *= 10; }
     if (q == from || q - from > 15) return 0;
     *v = scale == 1 ? (double)x : (double)x / (double)scale;

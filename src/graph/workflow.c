@@ -424,6 +424,7 @@ static long bypassed_at(const mp_workflow *w, mp_str id) {
 }
 
 int mp_workflow_is_bypassed(const mp_workflow *w, mp_str id) { return bypassed_at(w, id) >= 0; }
+size_t mp_workflow_bypassed(const mp_workflow *w) { return w->n_bypassed; }
 
 int mp_workflow_bypass(mp_workflow *w, mp_str id, const char *info, mp_err *e) {
     if (mp_workflow_index(w, id) < 0) return mp_fail(e, MP_EINVAL, "the workflow has no node \"%.*s\" to bypass", (int)id.n, id.p);

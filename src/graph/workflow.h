@@ -56,6 +56,7 @@ size_t mp_workflow_attachments(const mp_workflow *w);
 mp_file *mp_workflow_attachment(const mp_workflow *w, size_t i, long *node, const char **input);     /* node -1: none */
 
 int mp_workflow_is_bypassed(const mp_workflow *w, mp_str id);
+size_t mp_workflow_bypassed(const mp_workflow *w);                    /* how many are */
 /* Leaves node `id` out of what is sent, as the editor's bypass does (protocol 6.6); info: its class's definition as JSON
  * text, or NULL (graph/bypass.h). Again: as it was. */
 int mp_workflow_bypass(mp_workflow *w, mp_str id, const char *info, mp_err *e);

@@ -21,6 +21,7 @@ static void record_free(record *r) {
 }
 
 static void leave_out(mp_profile *p, const mp_workflow *w) {
+    if (!p->n_left_out && !mp_workflow_bypassed(w)) return;
     p->n_left_out = 0;
     for (size_t i = 0; i < p->n_submitted; i++) {
         p->nodes[i].left_out = mp_workflow_is_bypassed(w, mp_str_of(p->nodes[i].id));
@@ -234,16 +235,29 @@ static void on_executing(mp_profile *p, const mp_msg *m, mp_time now) {
     r->wait_from = NONE;
 }
 
+/* How many of n bytes are equal. */
+static size_t same_bytes_of(const char *a, const char *b, size_t n) {
+    size_t i = 0;
+    for (uint64_t x, y; i + 8 <= n; i += 8) {
+        memcpy(&x, a + i, 8);
+        memcpy(&y, b + i, 8);
+        if (x != y) break;
+    }
+    while (i < n && a[i] == b[i]) i++;
+    return i;
+}
+
 /* Each progress_state repeats all nodes touched so far, and most of it is, byte for byte, the one before. Returns how
  * many entries need not be read again: those that end before the first difference. */
 static size_t repeated(mp_profile *p, mp_str nodes, size_t *same_bytes) {
     size_t n = nodes.n < p->snapshot.n ? nodes.n : p->snapshot.n, same = 0, k = p->n_entries;
     *same_bytes = 0;
     if (!n) return 0;
-    if (p->same <= n && memcmp(nodes.p, p->snapshot.p, p->same) == 0) same = p->same;
-    for (size_t block = 1024; block >= 16; block /= 4)
-        while (same + block <= n && nodes.p[same] == p->snapshot.p[same] && memcmp(nodes.p + same, p->snapshot.p + same, block) == 0) same += block;
-    while (same < n && nodes.p[same] == p->snapshot.p[same]) same++;
+    size_t guess = p->same > 8 ? p->same - 8 : 0;    /* a number that moves on changes about where it did the last time */
+    if (guess <= n && memcmp(nodes.p, p->snapshot.p, guess) == 0) same = guess;
+    else for (size_t block = 1024; block >= 16; block /= 4)
+        while (same + block <= n && memcmp(nodes.p + same, p->snapshot.p + same, block) == 0) same += block;
+    same += same_bytes_of(nodes.p + same, p->snapshot.p + same, n - same);
     while (k > 0 && p->entries[k].start > same) k--; /* entries[k].start is also where entry k - 1 ends */
     *same_bytes = p->same = same;
     return k;
@@ -272,8 +286,8 @@ static void on_state(mp_profile *p, const mp_msg *m, mp_time now) {
     if (!m->nodes.n) return;
     if (k) s.p = m->nodes.p + p->entries[k].start;
     else if (!mp_scan_open(&s, '{')) return;
-    p->snapshot.n = k ? p->entries[k].start : 0;
-    mp_buf_add(&p->snapshot, m->nodes.p + p->snapshot.n, m->nodes.n - p->snapshot.n);
+    p->snapshot.n = same;                            /* so much of it stays */
+    mp_buf_add(&p->snapshot, m->nodes.p + same, m->nodes.n - same);
     for (;; k++) {
         if (k == p->cap_entries) p->entries = mp_grow(p->entries, k, &p->cap_entries, sizeof *p->entries);
         struct entry_place *e = &p->entries[k];

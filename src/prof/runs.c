@@ -25,6 +25,7 @@ void mp_runs_free(mp_runs *r) {
     free(r->inputs);
     free(r->events);
     free(r->attempts);
+    free(r->failures);
     free(r->words);
     free(r->places);
     free(r);
@@ -142,13 +143,18 @@ static void add_node(mp_runs *r, const mp_json *doc) {
 
 /* Every attempt that was begun; a line that does not list them has one. */
 static void add_attempts(mp_runs *r, run *x, const mp_json *list) {
-    static const char *const numbers[] = { "assignedAt", "sentAt", "startedAt", "endedAt", NULL }, *const texts[] = { "client", NULL };
+    static const char *const numbers[] = { "assignedAt", "sentAt", "startedAt", "endedAt", NULL }, *const texts[] = { "client", "outcome", NULL };
     double before = x->queued;
     x->first_attempt = r->n_attempts;
     for (const mp_json *a = mp_json_first(list); a; a = mp_json_next(a)) {
-        run_attempt t = { word_of(r, a, "client"), before, 0, number_of(a, "sentAt"), number_of(a, "startedAt"), number_of(a, "endedAt") };
+        run_attempt t = { word_of(r, a, "client"), x->hash, before, 0, number_of(a, "sentAt"), number_of(a, "startedAt"), number_of(a, "endedAt") };
+        const char *outcome = mp_json_string(mp_json_get(a, "outcome"));
         int last = !mp_json_next(a);
         if (!sound(a, numbers, texts) || !t.client) continue;
+        if (outcome && strcmp(outcome, "completed") != 0 && strcmp(outcome, "canceled") != 0 && !isnan(t.ended)) {
+            r->failures = mp_grow(r->failures, r->n_failures, &r->cap_failures, sizeof *r->failures);
+            r->failures[r->n_failures++] = (run_failure){ t.client, x->hash, t.ended };
+        }
         if (!isnan(t.ended)) before = t.ended;
         if (isnan(t.started) || isnan(t.ended) || t.ended < t.started) continue;
         if (isnan(t.sent) || t.sent > t.started) t.sent = t.started;
@@ -159,7 +165,7 @@ static void add_attempts(mp_runs *r, run *x, const mp_json *list) {
     if (r->n_attempts == x->first_attempt && !isnan(x->started) && x->client) {
         double sent = x->started - (x->server_queue > 0 ? x->server_queue : 0);
         r->attempts = mp_grow(r->attempts, r->n_attempts, &r->cap_attempts, sizeof *r->attempts);
-        r->attempts[r->n_attempts++] = (run_attempt){ x->client, x->queued, sent - (x->upload > 0 ? x->upload : 0), sent, x->started, x->completed > x->started ? x->completed : x->started };
+        r->attempts[r->n_attempts++] = (run_attempt){ x->client, x->hash, x->queued, sent - (x->upload > 0 ? x->upload : 0), sent, x->started, x->completed > x->started ? x->completed : x->started };
     }
     x->n_attempts = r->n_attempts - x->first_attempt;
 }

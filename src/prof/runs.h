@@ -44,10 +44,10 @@ void mp_runs_why(mp_runs *r, size_t i, const mp_sink *out);
 /* {rows = {{type, nodes, first, last, median, slowest, share}}, timeLeft = {runs, median, p90}}: steps per second, medians over
  * all nodes of a class that reported; share of the execution; error of the time left at half way, as a share of it. */
 void mp_runs_progress(const mp_runs *r, const mp_sink *out);
-/* {from, to, clients = {{client, runs, busy, utilization, idle, noWork, elsewhere, held, transfer, network}}}: ms, of every attempt
+/* {from, to, clients = {{client, runs, busy, utilization, idle, noWork, blocked, elsewhere, held, transfer, network}}}: ms, of every attempt
  * that was begun. Idle before an execution by what it was doing: waiting in the pool (held), being uploaded, on its way; and
- * before it was there: whether nothing waited in the pool (noWork), or something that went elsewhere (blocked, resting,
- * affinity, policy). */
+ * before it was there: whether nothing waited in the pool (noWork), only workflows that had failed here and were not tried
+ * here again (blocked), or something that went elsewhere (resting, affinity, policy). */
 void mp_runs_clients(const mp_runs *r, const mp_sink *out);
 /* Two sets, per workflow and per node class, cold and warm apart; see compare.c for the method.
  * {rows = {{kind, structureHash, type, temperature, countA, countB, medianA, medianB, change, low, high, p90A, p90B, p90Change,

@@ -34,7 +34,8 @@ typedef struct run {
 } run;
 
 /* One execution on a client: what came before it, and when it ran; ms since the epoch, never NAN. */
-typedef struct { word client; double queued, upload, sent, started, ended; } run_attempt;
+typedef struct { word client, hash; double queued, upload, sent, started, ended; } run_attempt;
+typedef struct { word client, hash; double at; } run_failure;         /* an attempt that failed, begun or not */
 
 typedef struct text_entry { word id; char *text; UT_hash_handle hh; } text_entry;
 
@@ -45,9 +46,10 @@ struct mp_runs {
     run_input *inputs;
     run_event *events;
     run_attempt *attempts;
+    run_failure *failures;
     char **words;                                    /* by number, from 1 */
     text_entry *index;
-    size_t n, cap, n_nodes, cap_nodes, n_inputs, cap_inputs, n_events, cap_events, n_attempts, cap_attempts, n_words, cap_words, bad, newer;
+    size_t n, cap, n_nodes, cap_nodes, n_inputs, cap_inputs, n_events, cap_events, n_attempts, cap_attempts, n_failures, cap_failures, n_words, cap_words, bad, newer;
     struct { uint32_t line, at; } *places;           /* by word: the node of that id in the line being read */
     size_t n_places;
     uint32_t lines;

@@ -111,8 +111,10 @@ void mp_runs_slow(const mp_runs *r, mp_by by, const mp_sink *out) {
 
 /* ---- clients ------------------------------------------------------------------------------------------------------------ */
 
-typedef struct { double busy, no_work, elsewhere, held, transfer, network, reach; size_t runs; } day;
 typedef struct { double from, to; } span;
+typedef struct { span *v; size_t n; } spans;         /* in order, and none touches another */
+typedef struct { word hash; span s; } block;
+typedef struct { double busy, no_work, blocked, elsewhere, held, transfer, network, reach; size_t runs; spans open; int blocks; } day;
 
 static double overlap(double a, double b, double from, double to) {
     double low = a > from ? a : from, high = b < to ? b : to;
@@ -122,43 +124,101 @@ static double overlap(double a, double b, double from, double to) {
 static int by_begin(const void *a, const void *b) { double x = ((const span *)a)->from, y = ((const span *)b)->from; return x < y ? -1 : x > y; }
 static int by_start(const void *a, const void *b) { double x = ((const run_attempt *)a)->started, y = ((const run_attempt *)b)->started; return x < y ? -1 : x > y; }
 
-/* When at least one job waited in the pool: spans that do not touch. */
-static size_t waiting(const run_attempt *v, size_t n, span *out) {
-    size_t k = 0, used = 0;
-    for (size_t i = 0; i < n; i++)
-        if (v[i].upload > v[i].queued) out[k++] = (span){ v[i].queued, v[i].upload };
+static int by_hash(const void *a, const void *b) {
+    const block *x = a, *y = b;
+    return x->hash != y->hash ? (x->hash < y->hash ? -1 : 1) : x->s.from != y->s.from ? (x->s.from < y->s.from ? -1 : 1) : 0;
+}
+
+/* How long each workflow that failed on client c was kept away from it: till it was tried there again. By hash, then in order;
+ * the taker's to free. */
+static block *blocks_of(const mp_runs *r, word c, const run_attempt *v, size_t n, size_t *count) {
+    block *b = NULL, *tries = NULL;                  /* a try: when it began, and since when its job had been waiting */
+    size_t cap = 0, n_b = 0, cap_tries = 0, n_tries = 0, at = 0, used = 0;
+    for (size_t i = 0; i < r->n_failures; i++) {
+        const run_failure *f = &r->failures[i];
+        if (f->client != c) continue;
+        b = mp_grow(b, n_b, &cap, sizeof *b);
+        b[n_b++] = (block){ f->hash, { f->at, INFINITY } };
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (v[i].client != c) continue;
+        tries = mp_grow(tries, n_tries, &cap_tries, sizeof *tries);
+        tries[n_tries++] = (block){ v[i].hash, { v[i].started, v[i].queued } };
+    }
+    if (n_b) qsort(b, n_b, sizeof *b, by_hash);
+    if (n_tries) qsort(tries, n_tries, sizeof *tries, by_hash);
+    for (size_t i = 0; i < n_b; i++) {
+        while (at < n_tries && by_hash(&tries[at], &b[i]) < 0) at++;
+        if (at < n_tries && tries[at].hash == b[i].hash) b[i].s.to = tries[at].s.to > b[i].s.from ? tries[at].s.to : b[i].s.from;
+        if (used && b[used - 1].hash == b[i].hash && b[i].s.from <= b[used - 1].s.to) { if (b[i].s.to > b[used - 1].s.to) b[used - 1].s.to = b[i].s.to; }
+        else b[used++] = b[i];
+    }
+    free(tries);
+    *count = used;
+    return b;
+}
+
+/* The first block of that hash that ends behind `from`, or the first of a later hash. */
+static size_t first_block(const block *b, size_t n, word hash, double from) {
+    size_t low = 0, high = n;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (b[middle].hash < hash || (b[middle].hash == hash && b[middle].s.to <= from)) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+/* When at least one job waited in the pool that was not kept away by one of the blocks. */
+static spans waiting(const run_attempt *v, size_t n, const block *b, size_t n_blocks) {
+    span *out = NULL;
+    size_t k = 0, cap = 0, used = 0;
+    for (size_t i = 0; i < n; i++) {
+        double from = v[i].queued, to = v[i].upload;
+        for (size_t j = first_block(b, n_blocks, v[i].hash, from); j < n_blocks && b[j].hash == v[i].hash && b[j].s.from < to; j++) {
+            if (b[j].s.from > from) {
+                out = mp_grow(out, k, &cap, sizeof *out);
+                out[k++] = (span){ from, b[j].s.from };
+            }
+            from = b[j].s.to;
+        }
+        if (to <= from) continue;
+        out = mp_grow(out, k, &cap, sizeof *out);
+        out[k++] = (span){ from, to };
+    }
     if (k) qsort(out, k, sizeof *out, by_begin);
     for (size_t i = 0; i < k; i++) {
         if (used && out[i].from <= out[used - 1].to) { if (out[i].to > out[used - 1].to) out[used - 1].to = out[i].to; }
         else out[used++] = out[i];
     }
-    return used;
+    return (spans){ out, used };
 }
 
 /* How much of from..to lies in the spans. */
-static double covered(const span *v, size_t n, double from, double to) {
-    size_t low = 0, high = n;
+static double covered(spans w, double from, double to) {
+    const span *v = w.v;
+    size_t low = 0, high = w.n;
     double sum = 0;
     while (low < high) {                             /* the first that ends behind `from` */
         size_t middle = (low + high) / 2;
         if (v[middle].to <= from) low = middle + 1;
         else high = middle;
     }
-    for (; low < n && v[low].from < to; low++) sum += overlap(from, to, v[low].from, v[low].to);
+    for (; low < w.n && v[low].from < to; low++) sum += overlap(from, to, v[low].from, v[low].to);
     return sum;
 }
 
-static void idle(day *d, const span *w, size_t n, double from, double to) {
+static void idle(day *d, spans all, double from, double to) {
     if (to <= from) return;
-    double others = covered(w, n, from, to);
+    double waited = covered(all, from, to), others = d->blocks ? covered(d->open, from, to) : waited;
     d->elsewhere += others;
-    d->no_work += to - from - others;
+    d->blocked += waited - others;
+    d->no_work += to - from - waited;
 }
 
 void mp_runs_clients(const mp_runs *r, const mp_sink *out) {
     day *days = mp_alloc((r->n_words + 1) * sizeof *days);
     run_attempt *v = mp_alloc(r->n_attempts * sizeof *v + 1);
-    span *w = mp_alloc(r->n_attempts * sizeof *w + 1);
     double from = INFINITY, to = -INFINITY;
     size_t n = 0;
     for (size_t i = 0; i < r->n; i++) {
@@ -168,13 +228,21 @@ void mp_runs_clients(const mp_runs *r, const mp_sink *out) {
         for (size_t k = 0; k < x->n_attempts; k++)
             if (v[n - 1 - k].ended > to) to = v[n - 1 - k].ended;
     }
-    size_t spans = waiting(v, n, w);
     if (n) qsort(v, n, sizeof *v, by_start);
+    spans all = waiting(v, n, NULL, 0);
+    for (size_t i = 0; i < r->n_failures; i++) {
+        day *d = &days[r->failures[i].client];
+        size_t count;
+        if (d->blocks++) continue;
+        block *b = blocks_of(r, r->failures[i].client, v, n, &count);
+        d->open = waiting(v, n, b, count);
+        free(b);
+    }
     for (size_t i = 0; i < n; i++) {
         const run_attempt *x = &v[i];
         day *d = &days[x->client];
         double gap = d->runs++ ? d->reach : from, seen = x->queued > gap ? x->queued : gap;
-        idle(d, w, spans, gap, seen < x->started ? seen : x->started);
+        idle(d, all, gap, seen < x->started ? seen : x->started);
         d->held += overlap(gap, x->started, x->queued, x->upload);
         d->transfer += overlap(gap, x->started, x->upload > x->queued ? x->upload : x->queued, x->sent);
         d->network += overlap(gap, x->started, x->sent > x->queued ? x->sent : x->queued, x->started);
@@ -190,7 +258,7 @@ void mp_runs_clients(const mp_runs *r, const mp_sink *out) {
     for (word c = 1; c <= r->n_words; c++) {
         day *d = &days[c];
         if (!d->runs) continue;
-        idle(d, w, spans, d->reach, to);
+        idle(d, all, d->reach, to);
         OBJECT(out, NULL);
         sink_text(out, "client", runs_text(r, c));
         NUMBER(out, "runs", (double)d->runs);
@@ -198,6 +266,7 @@ void mp_runs_clients(const mp_runs *r, const mp_sink *out) {
         NUMBER(out, "utilization", to > from ? d->busy / (to - from) : 0);
         NUMBER(out, "idle", to - from - d->busy);
         NUMBER(out, "noWork", d->no_work);
+        NUMBER(out, "blocked", d->blocked);
         NUMBER(out, "elsewhere", d->elsewhere);
         NUMBER(out, "held", d->held);
         NUMBER(out, "transfer", d->transfer);
@@ -206,7 +275,8 @@ void mp_runs_clients(const mp_runs *r, const mp_sink *out) {
     }
     CLOSE(out);
     CLOSE(out);
+    for (word c = 1; c <= r->n_words; c++) free(days[c].open.v);
+    free(all.v);
     free(days);
     free(v);
-    free(w);
 }

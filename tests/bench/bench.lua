@@ -259,8 +259,27 @@ local function plan_rows()
   end
 end
 
+-- Mean waits against theory, as many jobs as it takes for an interval of 1 % (95 %, from the means of the runs).
+local function queue_rows()
+  package.path = "tests/spec/?.lua;" .. package.path
+  local Q = require "queueing"
+  for _, c in ipairs(Q.cases) do
+    local sum, squares, n, half = 0, 0, 0, 1
+    repeat
+      local a, s, k = Q.load_of(c[6], c[2], c[3], c[4], 100 + n)
+      local x = Q.mean_wait(a, Q.planned(a, s, k, c[2])) / c[5]
+      sum, squares, n = sum + x, squares + x * x, n + 1
+      if n >= 12 then half = 2.2 * math.sqrt(math.max(squares / n - (sum / n) ^ 2, 0) / (n - 1)) end
+    until half <= 0.01 or n == 40
+    local off = math.abs(sum / n - 1) * 100
+    row(("plan, %s: mean wait of %.1f million jobs, off by"):format(c[1], n * c[6] / 1e6), ("%.2f"):format(off), "3", "%", off <= 3)
+    row("  its 95 % interval", ("%.2f"):format(half * 100), "1", "%", half <= 0.01)
+  end
+end
+
 truth_rows()
 plan_rows()
+queue_rows()
 cpu_rows()
 queued_rows()
 scale_rows()

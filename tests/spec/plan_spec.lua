@@ -1,45 +1,9 @@
 -- Plans: against what can be computed exactly, against theory, and what odd questions get.
 local H = require "helper"
 local moonpool = require "moonpool"
-local core = moonpool.core
 local plan = moonpool.plan
-
--- Arrivals at random, and times: a generator of our own, the same on every machine.
-local state
-local function random()
-  state = state * 6364136223846793005 + 1442695040888963407
-  return ((state >> 11) & ((1 << 53) - 1)) / 2 ^ 53
-end
-local function exponential(mean) return -mean * math.log(1 - random()) end
-
-local MEAN = 1000
-local services = {
-  exponential = function() return exponential(MEAN) end,
-  fixed = function() return MEAN end,
-  mixed = function() return random() < 0.5 and MEAN / 2 or MEAN * 1.5 end,        -- variance MEAN^2 / 4
-}
-
-local function load_of(n, servers, rho, service, seed)
-  state = seed
-  local a, s, k, t = {}, {}, {}, 0
-  for i = 1, n do
-    t = t + exponential(MEAN / (servers * rho))
-    a[i], s[i], k[i] = math.floor(t * 1000) / 1000, math.floor(services[service]() * 1000) / 1000, 1
-  end
-  return a, s, k
-end
-
-local function planned(a, s, k, servers, policy)
-  local clients = {}
-  for i = 1, servers do clients[i] = { slots = 1 } end
-  return assert(core.plan { arrivals = a, services = s, kinds = k, cold = { 0 }, clients = clients, policy = policy or false })
-end
-
-local function mean_wait(a, r)
-  local sum = 0
-  for i = 1, #a do sum = sum + r.begun[i] - a[i] end
-  return sum / #a / MEAN
-end
+local Q = require "queueing"
+local load_of, planned, mean_wait = Q.load_of, Q.planned, Q.mean_wait
 
 describe("a plan with one prompt per client and no delay", function()
   for _, servers in ipairs { 1, 3 } do
@@ -63,22 +27,7 @@ describe("a plan with one prompt per client and no delay", function()
     end
   end
 
-  -- Mean waits in units of the mean service: Pollaczek and Khinchine; Erlang's C.
-  local function erlang_c(c, rho)
-    local sum, term = 0, 1
-    for i = 0, c - 1 do
-      sum = sum + term
-      term = term * c * rho / (i + 1)
-    end
-    local last = term / (1 - rho)
-    return last / (sum + last)
-  end
-  local cases = {
-    { "M/M/1 at 0.5", 1, 0.5, "exponential", 0.5 / 0.5, 200000 }, { "M/M/1 at 0.8", 1, 0.8, "exponential", 0.8 / 0.2, 400000 },
-    { "M/D/1 at 0.8", 1, 0.8, "fixed", 0.8 / 0.2 / 2, 200000 }, { "M/G/1 at 0.8", 1, 0.8, "mixed", 0.8 / 0.2 / 2 * 1.25, 200000 },
-    { "M/M/3 at 0.8", 3, 0.8, "exponential", erlang_c(3, 0.8) / (3 * 0.2), 300000 },
-  }
-  for _, c in ipairs(cases) do
+  for _, c in ipairs(Q.cases) do
     it("waits as theory says, within 3 %: " .. c[1], function()
       local a, s, k = load_of(c[6], c[2], c[3], c[4], 5)
       local wait = mean_wait(a, planned(a, s, k, c[2]))

@@ -144,6 +144,32 @@ describe("the profile log", function()
     K.completed(pool:submit(K.picture(2)))
   end)
 
+  it("keeps no part of a line for which there is no room", function()
+    local dir = H.folder "log"
+    H.write(dir .. "/script.lua", [[
+      local moonpool = require "moonpool"
+      local s <close> = moonpool.sim { any_node = true, any_ms = 0.1, speed = 1000 }
+      local pool <close> = moonpool.pool { profile_log = arg[1], log_level = "silent" }
+      local told = 0
+      pool:on("error", function(e) assert(e.message:find("File too large", 1, true) or e.message:find("No space left", 1, true), e.message); told = told + 1 end)
+      pool:add_client(s.url)
+      for k = 1, 12 do
+        local job = pool:submit(moonpool.workflow.from { ["1"] = { class_type = "X", inputs = { seed = k, text = ("x"):rep(90) } } })
+        assert(assert(job:wait()).status == "completed")
+      end
+      pool:shutdown()
+      assert(told > 0, "nothing was told")
+    ]])
+    -- files may not grow beyond 8 blocks of 512 or 1,024 bytes: the write that meets the bound is cut short
+    local out, code = H.run(("trap '' XFSZ; ulimit -f 8; %s %s/script.lua %s/runs.jsonl"):format(H.moonpool, dir, dir))
+    assert.same({ "", 0 }, { out, code })
+    local text = H.read(dir .. "/runs.jsonl")
+    assert.equal("\n", text:sub(-1))
+    local lines = lines_of(dir .. "/runs.jsonl")
+    assert.is_true(#lines >= 1 and #lines < 12, #lines .. " lines")
+    for _, line in ipairs(lines) do assert.is_table(json.decode(line)) end
+  end)
+
   it("is no reason for other requests: servers see the same with profiling, with the log, and with neither", function()
     local seen = {}
     for i, o in ipairs { { profiling = false }, { profiling = true }, { profile_log = H.folder "log" .. "/runs.jsonl" } } do

@@ -283,12 +283,35 @@ describe("clients, with more than one attempt,", function()
     assert.same({ 1, 1 }, { by.a.runs, by.b.runs })
     is(200, by.a.busy)
     is(100, by.a.network)
-    is(150, by.a.elsewhere)                                 -- from 300 to 450 the job waited for b
+    assert.same({ 150, 0 }, { by.a.blocked, by.a.elsewhere })  -- from 300 to 450 the job waited for b: it had failed on a
     is(150, by.a.noWork)
     is(100, by.b.busy)
     is(150, by.b.held)
     is(50, by.b.network)
     is(600, by.b.busy + by.b.idle)
+  end)
+
+  it("are blocked while all that waits failed there, till it is tried there again", function()
+    local lines = {}
+    local function job(hash, queued, attempts)
+      local x = json.decode(run { at = queued, client = attempts[#attempts][1], nodes = { { "1", "X", 50 } } })
+      x.structureHash, x.queuedAt, x.attempts = hash, EPOCH + queued, json.array()
+      for i, a in ipairs(attempts) do
+        local from = EPOCH + a[2]
+        x.attempts[i] = { client = a[1], assignedAt = from, sentAt = from, startedAt = from, endedAt = from + a[3], outcome = a[4] or "completed" }
+      end
+      lines[#lines + 1] = json.encode(x)
+    end
+    job("h", 0, { { "a", 0, 100, "node_error" }, { "b", 200, 50 } })         -- from 100 on it waits, and not for a
+    job("g", 150, { { "b", 250, 150 } })                                     -- from 150 on somebody waits who could have gone to a
+    job("h", 300, { { "a", 400, 50 } })                                      -- tried there again
+    local by = {}
+    for _, c in ipairs(loaded(lines):clients().clients) do by[c.client] = c end
+    local a = by.a
+    for i, want in ipairs { 150, 50, 100, 50, 100 } do
+      assert.is_true(math.abs(want - ({ a.busy, a.blocked, a.elsewhere, a.noWork, a.held })[i]) < 0.01, i)
+    end
+    assert.same({ 0, 0 }, { by.b.blocked, by.b.elsewhere })
   end)
 end)
 

@@ -239,6 +239,48 @@ static int run(uint64_t seed, int log, size_t totals[4]) {
     return x.broken[0] != 0;
 }
 
+/* ---- once its node is known, no event allocates ---------------------------------------------------------------------------- */
+
+static size_t allocations;
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t n);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t n);
+void *__wrap_malloc(size_t n) { allocations++; return __real_malloc(n); }
+void *__wrap_calloc(size_t n, size_t size) { allocations++; return __real_calloc(n, size); }
+void *__wrap_realloc(void *p, size_t n) { allocations++; return __real_realloc(p, n); }
+
+static int hear(mp_profile *p, const char *text, mp_time now) {
+    mp_msg m;
+    return mp_decode_text(mp_str_of(text), &m, NULL) == 0 && (mp_profile_message(p, &m, now), 1);
+}
+
+/* What is kept of progress grows to its bound and is thinned there; that is all that may be asked for. */
+static int steady(void) {
+    static const char wf[] = "{\"1\": {\"class_type\": \"A\", \"inputs\": {}}, \"2\": {\"class_type\": \"B\", \"inputs\": {\"x\": [\"1\", 0]}}}";
+    mp_workflow *w = mp_workflow_parse(wf, sizeof wf - 1, NULL);
+    size_t before = allocations;
+    mp_profile *p = mp_profile_new(w, 0, 256);
+    int bad = allocations == before;                 /* else nothing is counted */
+    mp_profile_attempt(p, w, "steady", 0, 0);
+    bad |= !hear(p, "{\"type\": \"execution_start\", \"data\": {\"prompt_id\": \"p\", \"timestamp\": 1}}", 1);
+    for (int i = 1; i <= 4000 && !bad; i++) {
+        char state[400], plain[200];
+        snprintf(state, sizeof state, "{\"type\": \"progress_state\", \"data\": {\"prompt_id\": \"p\", \"nodes\": {\"1\": {\"value\": 1.0, \"max\": 1.0, \"state\": \"finished\", \"node_id\": \"1\"},"
+                 " \"2\": {\"value\": %d.0, \"max\": 4000.0, \"state\": \"running\", \"node_id\": \"2\"}}}}", i);
+        snprintf(plain, sizeof plain, "{\"type\": \"progress\", \"data\": {\"value\": %d, \"max\": 4000, \"prompt_id\": \"p\", \"node\": \"2\"}}", i);
+        if (i == 600) before = allocations;          /* both nodes are known, and the list is full */
+        bad |= !hear(p, state, i * 1000) || !hear(p, "{\"type\": \"executing\", \"data\": {\"node\": \"2\", \"display_node\": \"2\", \"prompt_id\": \"p\"}}", i * 1000 + 1) || !hear(p, plain, i * 1000 + 2);
+    }
+    if (allocations != before) printf("steady: %zu allocations in 10,200 events of nodes that are known\n", allocations - before);
+    bad |= allocations != before;
+    mp_profile_free(p);
+    mp_workflow_unref(w);
+    return bad;
+}
+
 int main(int argc, char **argv) {
     uint64_t seeds = 60, first = 1;
     int log = 0;
@@ -249,6 +291,7 @@ int main(int argc, char **argv) {
         else if (strcmp(argv[i], "--first") == 0 && i + 1 < argc) first = strtoull(argv[++i], NULL, 10);
         else { fprintf(stderr, "usage: truth [--seeds N] [--first K] [--log]\n"); return 2; }
     }
+    bad += (size_t)steady();
     for (uint64_t s = first; s < first + seeds; s++) bad += (size_t)run(s, log, totals);
     printf("truth: %zu jobs in %llu seeds, %zu with exact profiles, %zu nodes compared: %s\n", totals[0], (unsigned long long)seeds, totals[1], totals[2], bad ? "BROKEN" : "all as the servers did it");
     return bad != 0;
