@@ -673,6 +673,7 @@ function M.pool(options)
   local st = pool:_state()
   st.on, st.jobs, st.waiters, st.any, st.wanted = {}, {}, {}, {}, {}
   st.live = setmetatable({}, { __mode = "k" })
+  st.policy = options and options.policy
   pool:_handler(handler)
   open_pools[pool] = true
   want(pool)
@@ -703,6 +704,14 @@ function Pool:init()
     end
     task.await(function(done) st.any[#st.any + 1] = done end)
   end
+end
+
+-- Loads the pool's policy files again, as the option `policy` named them: all of them or, when one does not load, none.
+-- What they kept between calls is gone; faults count from 0. true, or nil, err (kind "policy"), and the old ones stay.
+function Pool:reload_policy()
+  local ok, words = pcall(self._reload, self, self:_state().policy)
+  if not ok then return nil, fail("policy", words) end
+  return true
 end
 
 -- The client with this URL or name, or nil.
@@ -880,7 +889,7 @@ function Job:wait(timeout_ms)
           if list[i] == done then table.remove(list, i) end
         end
       end
-    end, timeout_ms)
+    end, timeout_ms, self)
     if pool:_closed() then return nil, fail("gone", "the pool was closed before the job had ended") end
     if why == task.TIMEOUT then return nil, fail("timeout", "the job has not ended yet (" .. self.status .. ")") end
   end
@@ -918,5 +927,8 @@ M.step = core.step
 M.report = require "moonpool.report"
 M.profiles = require "moonpool.profiles"
 M.plan = require "moonpool.plan"
+M.batch = require "moonpool.batch"
+M.config = require "moonpool.config"
+M.edit = require "moonpool.edit"
 
 return M

@@ -54,6 +54,7 @@ end
 
 local function resume(task)
   if task.done then return end
+  if task.args and task.canceled then return finish(task, false, task.canceled) end
   local function after(ok, ...)
     if not ok or coroutine.status(task.co) == "dead" then finish(task, ok, ...) end
   end
@@ -86,8 +87,9 @@ function M.spawn(fn, ...)
 end
 
 -- Waits until `done` was called: start(done) begins the operation and may return a function that cancels it.
--- Returns what done got; nil, TIMEOUT after timeout_ms. The base of everything that waits.
-function M.await(start, timeout_ms)
+-- Returns what done got; nil, TIMEOUT after timeout_ms. waits_for: canceled with the task that waits here. The base of
+-- everything that waits.
+function M.await(start, timeout_ms, waits_for)
   local co, main = coroutine.running()
   local task = by_coroutine[co]
   if core.in_callback() then error("callbacks and hooks may not wait; use moonpool.spawn", 3) end
@@ -100,6 +102,7 @@ function M.await(start, timeout_ms)
     if timer then timer:cancel() end
     if blocked then make_ready(task) end
   end
+  if task and task.canceled then error(task.canceled, 0) end
   local cancel = start(done)
   if not finished then
     if timeout_ms then
@@ -110,7 +113,14 @@ function M.await(start, timeout_ms)
     end
     if task then
       blocked = true
+      task.stop = function()
+        if cancel then cancel() end
+        done()
+      end
+      task.waits_for = waits_for
       coroutine.yield()
+      task.stop, task.waits_for = nil, nil
+      if task.canceled then error(task.canceled, 0) end
     else
       while not finished do
         core.step(100)
@@ -142,7 +152,7 @@ end
 -- The results of the task; raises what it raised. With timeout_ms: nil, err{kind="timeout"} when it is not done by then.
 function Task:wait(timeout_ms)
   if not self.done then
-    local _, why = M.await(function(done) self.waiters[#self.waiters + 1] = done end, timeout_ms)
+    local _, why = M.await(function(done) self.waiters[#self.waiters + 1] = done end, timeout_ms, self)
     if why == M.TIMEOUT then return nil, M.error("timeout", "the task is not done yet") end
   end
   self.heard = true
@@ -150,11 +160,172 @@ function Task:wait(timeout_ms)
   return table.unpack(self.values, 1, self.values.n)
 end
 
--- Waits for all tasks of a list; raises the first error. Returns the first result of each.
-function M.all(tasks)
-  local results = {}
+-- Ends a task: what it waits for is given up (a job it waits for in job:wait is canceled, a task it waits for in task:wait is
+-- canceled too), and the wait raises an error of kind "canceled" inside of it, so that its <close> variables are closed.
+-- Whoever waits for the task gets that error, too. A task that only computes ends at its next wait. false: it had ended.
+function Task:cancel()
+  if self.done then return false end
+  self.canceled = self.canceled or M.error("canceled", "the task was canceled")
+  self.heard = true                                        -- nobody needs to be told
+  local object = self.waits_for
+  self.waits_for = nil
+  if object then object:cancel() end
+  if self.stop then self.stop() end
+  return true
+end
+
+local function check_list(tasks, what)
+  if type(tasks) ~= "table" then error(what .. ": a list of tasks expected, got " .. type(tasks), 3) end
+  for i, t in ipairs(tasks) do
+    if getmetatable(t) ~= Task then error(("%s: item %d: a task expected, got %s"):format(what, i, type(t)), 3) end
+  end
+end
+
+-- Waits for all tasks of a list; raises the first error (in the order of the list) when all have ended. Returns the first
+-- result of each. With timeout_ms: nil, err{kind="timeout"} when not all are done by then; they go on.
+function M.all(tasks, timeout_ms)
+  check_list(tasks, "task.all")
+  local results, deadline = {}, timeout_ms and core.now() + timeout_ms
+  for _, t in ipairs(tasks) do
+    if not t.done then
+      local _, why = M.await(function(done) t.waiters[#t.waiters + 1] = done end, deadline and math.max(deadline - core.now(), 0))
+      if why == M.TIMEOUT then return nil, M.error("timeout", "not all tasks are done yet") end
+    end
+  end
   for i, t in ipairs(tasks) do results[i] = t:wait() end
   return results
+end
+
+-- Waits until one of the tasks has ended; returns its place in the list and its results, or raises its error. The others go
+-- on. With timeout_ms: nil, err{kind="timeout"}. An empty list raises: it would wait for ever.
+function M.first(tasks, timeout_ms)
+  check_list(tasks, "task.first")
+  if #tasks == 0 then error("task.first: there are no tasks", 2) end
+  local function ended()
+    for i, t in ipairs(tasks) do
+      if t.done then return i end
+    end
+  end
+  if not ended() then
+    local _, why = M.await(function(done)
+      for _, t in ipairs(tasks) do t.waiters[#t.waiters + 1] = done end
+    end, timeout_ms)
+    if why == M.TIMEOUT then return nil, M.error("timeout", "no task is done yet") end
+  end
+  local i = ended()
+  return i, tasks[i]:wait()
+end
+
+-- Runs fn(item, place) for every item of a list (or of an iterator function), at most n at a time, each in a task of its own.
+-- Waits for all; returns the first result of each, by place. The first error cancels the rest and is raised.
+function M.workers(n, items, fn)
+  if math.type(n) ~= "integer" or n < 1 then error("task.workers: a whole number from 1 expected", 2) end
+  if type(fn) ~= "function" then error("task.workers: a function expected, got " .. type(fn), 2) end
+  if type(items) ~= "table" and type(items) ~= "function" then error("task.workers: a list or an iterator expected, got " .. type(items), 2) end
+  local place, results, tasks, trouble, ended = 0, {}, {}, nil, false
+  local function take()
+    if ended or trouble then return nil end
+    place = place + 1
+    local item
+    if type(items) == "function" then item = items() else item = items[place] end
+    if item == nil then ended = true return nil end
+    return item, place
+  end
+  for i = 1, n do
+    tasks[i] = M.spawn(function()
+      for item, at in take do
+        local ok, value = xpcall(fn, function(e) return type(e) == "string" and debug.traceback(e, 2) or e end, item, at)
+        if not ok then
+          if trouble == nil then
+            trouble = { value }
+            for _, t in ipairs(tasks) do
+              if coroutine.running() ~= t.co then t:cancel() end
+            end
+          end
+          return
+        end
+        results[at] = value
+      end
+    end)
+  end
+  for _, t in ipairs(tasks) do
+    if not t.done then M.await(function(done)
+      t.waiters[#t.waiters + 1] = done
+      return function() for _, x in ipairs(tasks) do x:cancel() end end
+    end) end
+    t.heard = true
+  end
+  if trouble then error(trouble[1], 0) end
+  return results
+end
+
+-- ---- channels ---------------------------------------------------------------------------------------------------------
+
+local Channel = {}
+Channel.__index = Channel
+
+-- A queue between tasks: channel:put(value) waits while it holds `room` values (default 1), channel:get(timeout_ms) waits for
+-- one (a false value is one, nil is none), channel:close() lets what is inside be taken and then ends: get gives nil, and
+-- `for v in channel:values()` ends.
+function M.channel(room)
+  if room ~= nil and (math.type(room) ~= "integer" or room < 1) then error("task.channel: a whole number from 1 expected", 2) end
+  return setmetatable({ room = room or 1, list = {}, first = 1, last = 0, getters = {}, putters = {}, closed = false }, Channel)
+end
+
+-- Wakes the first who still waits.
+local function wake_one(list)
+  while #list > 0 do
+    local wake = table.remove(list, 1)
+    if wake() then return end
+  end
+end
+
+local function wait_in(list, timeout_ms)
+  return M.await(function(done)
+    local open = true
+    local function wake()
+      if not open then return false end
+      open = false
+      done(true)
+      return true
+    end
+    list[#list + 1] = wake
+    return function() open = false end
+  end, timeout_ms)
+end
+
+function Channel:put(value)
+  if value == nil then error("channel:put: nil is no value", 2) end
+  while not self.closed and self.last - self.first + 1 >= self.room do wait_in(self.putters) end
+  if self.closed then error("channel:put: the channel is closed", 2) end
+  self.last = self.last + 1
+  self.list[self.last] = value
+  wake_one(self.getters)
+end
+
+function Channel:get(timeout_ms)
+  local deadline = timeout_ms and core.now() + timeout_ms
+  while self.first > self.last do
+    if self.closed then return nil end
+    local _, why = wait_in(self.getters, deadline and math.max(deadline - core.now(), 0))
+    if why == M.TIMEOUT then return nil, M.error("timeout", "nothing came in time") end
+  end
+  local value = self.list[self.first]
+  self.list[self.first] = nil
+  self.first = self.first + 1
+  wake_one(self.putters)
+  return value
+end
+
+function Channel:values()
+  return function() return (self:get()) end
+end
+
+function Channel:close()
+  self.closed = true
+  for _, list in ipairs { self.getters, self.putters } do
+    while #list > 0 do table.remove(list, 1)() end
+  end
 end
 
 function M.error(kind, message, client)

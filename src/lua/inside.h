@@ -11,6 +11,10 @@
 #include <lualib.h>
 
 typedef struct l_pool l_pool;
+/* What a policy may use: VM instructions per call (ten times that to load), bytes of memory of a file's own state, and how
+ * many errors it may make before it is switched off. */
+typedef struct { int instructions, faults; size_t memory; } l_limits;
+#define L_LIMITS ((l_limits){ 1000000, 10, 64u << 20 })
 
 typedef struct l_ctx {
     mp_loop *loop;
@@ -29,6 +33,7 @@ struct l_pool {
     mp_pool *pool;                                   /* NULL: closed */
     mp_wire *wire;
     struct l_policy *policy;
+    l_limits limits;
     mp_policy hooks;
     mp_log log;
     int log_shown, log_told;                         /* level that is written; somebody listens */
@@ -54,6 +59,7 @@ void l_options(lua_State *L, int t, const opt *opts, void *to, const char *what)
 /* Field "headers" of the table at t ({Name = value}; with `lines` also {"Name: value"}) as NULL-ended lines, kept alive by
  * the stack's top; NULL when there is none. */
 const char **l_headers(lua_State *L, int t, const char *what, int lines);
+int l_distance(const char *a, const char *b);        /* edit distance of two short names; 99: b is too long */
 int l_fail(lua_State *L, int code, const char *message, const char *client);         /* pushes nil, err; 2 */
 int l_fail_kind(lua_State *L, const char *kind, const char *message, const char *client);
 
@@ -73,7 +79,7 @@ int l_client_is(lua_State *L, int i, const l_pool *lp, uint32_t serial);        
 l_pool *l_check_pool(lua_State *L, int i);
 mp_time l_now(const l_pool *lp);
 /* A pool object with the policy at `policy` (or none), without a pool yet; pushed. Raises when it cannot be loaded. */
-l_pool *l_bare_pool(lua_State *L, int policy, uint64_t seed);
+l_pool *l_bare_pool(lua_State *L, int policy, uint64_t seed, l_limits limits);
 
 /* modules */
 int l_open_core(lua_State *L);

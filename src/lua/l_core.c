@@ -1,9 +1,13 @@
 /* lua/l_core.c -- floor 7, lua: the module's C half, its context, and the C API of moonpool.h. */
 #include "lua/inside.h"
+#include "base/digest.h"
 #include "moonpool.h"
+#include <dirent.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #define CONTEXT "moonpool.context"
 
@@ -52,7 +56,7 @@ mp_loop *l_loop(lua_State *L) {
 
 /* ---- signals: only for the interpreter, which asks for them ---------------------------------------------------------- */
 
-static volatile sig_atomic_t signals;
+static volatile sig_atomic_t signals, hangups;
 static mp_loop *signal_loop;
 
 static void on_signal(int number) {
@@ -60,6 +64,13 @@ static void on_signal(int number) {
     if (signal_loop) mp_loop_wake(signal_loop);
 }
 
+static void on_hangup(int number) {
+    (void)number;
+    hangups = 1;
+    if (signal_loop) mp_loop_wake(signal_loop);
+}
+
+/* SIGINT, SIGTERM and SIGHUP; see interrupted and hangup. */
 static int core_catch_signals(lua_State *L) {
     struct sigaction a;
     memset(&a, 0, sizeof a);
@@ -67,15 +78,25 @@ static int core_catch_signals(lua_State *L) {
     signal_loop = l_loop(L);
     sigaction(SIGINT, &a, NULL);
     sigaction(SIGTERM, &a, NULL);
+    a.sa_handler = on_hangup;
+    sigaction(SIGHUP, &a, NULL);
     return 0;
 }
 
-/* Whether a signal came; it is told once. */
+/* interrupted(again): whether SIGINT or SIGTERM came; it is told once. again: the next one is a first one. */
 static int core_interrupted(lua_State *L) {
     static int told;
     int yes = signals && !told;
     if (yes) told = 1;
+    if (yes && lua_toboolean(L, 1)) signals = told = 0;
     lua_pushboolean(L, yes);
+    return 1;
+}
+
+/* hangup(): whether SIGHUP came since it was last asked */
+static int core_hangup(lua_State *L) {
+    lua_pushboolean(L, hangups);
+    hangups = 0;
     return 1;
 }
 
@@ -151,6 +172,98 @@ static int core_host_event(lua_State *L) {
     return 0;
 }
 
+/* distance(a, b): edit distance */
+static int core_distance(lua_State *L) {
+    lua_pushinteger(L, l_distance(luaL_checkstring(L, 1), luaL_checkstring(L, 2)));
+    return 1;
+}
+
+/* digest(bytes): SHA-256 in hex */
+static int core_digest(lua_State *L) {
+    size_t n;
+    char hex[MP_DIGEST_HEX];
+    const char *z = luaL_checklstring(L, 1, &n);
+    mp_sha256_hex(z, n, hex);
+    lua_pushstring(L, hex);
+    return 1;
+}
+
+/* list_folder(path): names of what is in it but . and .., at most 1,000,000; nil, words */
+static int core_list_folder(lua_State *L) {
+    const char *path = luaL_checkstring(L, 1);
+    DIR *d = opendir(path);
+    if (!d) {
+        lua_pushnil(L);
+        lua_pushfstring(L, "%s: %s", path, strerror(errno));
+        return 2;
+    }
+    lua_newtable(L);
+    mp_buf names = { 0 };                            /* nothing of Lua may raise while the folder is open */
+    size_t n = 0;
+    for (struct dirent *e; n < 1000000 && (e = readdir(d)) != NULL;) {
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
+        mp_buf_add(&names, e->d_name, strlen(e->d_name) + 1);
+        n++;
+    }
+    closedir(d);
+    const char *z = names.p;
+    for (size_t i = 1; i <= n; i++, z += strlen(z) + 1) {
+        lua_pushstring(L, z);
+        lua_rawseti(L, -2, (lua_Integer)i);
+    }
+    mp_buf_free(&names);
+    return 1;
+}
+
+/* ---- standard input, beside the loop ------------------------------------------------------------------------------------ */
+
+typedef struct { l_ctx *c; mp_watch *watch; int fn; } l_input;
+
+static void on_input(void *ud) {
+    l_input *in = ud;
+    lua_State *L = in->c->L;
+    if (in->fn == LUA_NOREF || !lua_checkstack(L, 4)) return;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, in->fn);
+    mp_watch_free(in->watch);
+    luaL_unref(L, LUA_REGISTRYINDEX, in->fn);
+    in->watch = NULL;
+    in->fn = LUA_NOREF;
+    l_pcall(L, 0, 0, "input");
+}
+
+/* readable(fn): calls fn once when standard input has something, or has ended; at once false when it is a plain file */
+static int core_readable(lua_State *L) {
+    static const char key = 0;
+    mp_loop *loop = l_loop(L);
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    lua_settop(L, 1);
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &key) != LUA_TUSERDATA) {
+        l_input *made = lua_newuserdatauv(L, sizeof *made, 0);
+        *made = (l_input){ l_context(L), NULL, LUA_NOREF };
+        lua_pushvalue(L, -1);
+        lua_rawsetp(L, LUA_REGISTRYINDEX, &key);
+    }
+    l_input *in = lua_touserdata(L, -1);
+    if (in->watch) return luaL_error(L, "standard input is waited for already");
+    in->watch = mp_watch_new(loop, 0, on_input, in);
+    lua_settop(L, 1);
+    if (in->watch) in->fn = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_pushboolean(L, in->watch != NULL);
+    return 1;
+}
+
+/* read_input(): what standard input has, up to 64 KiB; nil at its end */
+static int core_read_input(lua_State *L) {
+    luaL_Buffer b;
+    char *to = luaL_buffinitsize(L, &b, 65536);
+    ssize_t n;
+    do n = read(0, to, 65536);
+    while (n < 0 && errno == EINTR);
+    if (n <= 0) return 0;
+    luaL_pushresultsize(&b, (size_t)n);
+    return 1;
+}
+
 static int core_url(lua_State *L) {
     size_t n;
     const char *z = luaL_checklstring(L, 1, &n);
@@ -204,7 +317,7 @@ int l_open_core(lua_State *L) {
         { "step", core_step }, { "wake", core_wake }, { "on_turn", core_on_turn }, { "in_callback", core_in_callback }, { "now", core_now }, { "wall", core_wall }, { "fd", core_fd },
         { "next_timeout_ms", core_timeout }, { "log", core_log }, { "host_event", core_host_event }, { "url_encode", core_url }, { "isatty", core_isatty },
         { "cpu_ms", core_cpu }, { "methods", core_methods }, { "metatable", core_metatable }, { "source", core_source }, { "catch_signals", core_catch_signals },
-        { "interrupted", core_interrupted }, { NULL, NULL }
+        { "interrupted", core_interrupted }, { "hangup", core_hangup }, { "distance", core_distance }, { "digest", core_digest }, { "list_folder", core_list_folder }, { "readable", core_readable }, { "read_input", core_read_input }, { NULL, NULL }
     };
     l_context(L);
     luaL_newmetatable(L, "moonpool.error");

@@ -3,7 +3,7 @@
 #include <math.h>
 
 /* Edit distance, for "did you mean". Names are short. */
-static int distance(const char *a, const char *b) {
+int l_distance(const char *a, const char *b) {
     int row[64], n = (int)strlen(b);
     if (n > 62) return 99;
     for (int j = 0; j <= n; j++) row[j] = j;
@@ -22,10 +22,10 @@ static int distance(const char *a, const char *b) {
 
 static void unknown(lua_State *L, const char *name, const opt *opts, const char *what) {
     const char *near = NULL;
-    int best = 4;
+    int best = 4, n = (int)strlen(name);
     for (const opt *o = opts; o->name; o++) {
-        int d = distance(name, o->name);
-        if (d < best) { best = d; near = o->name; }
+        int d = l_distance(name, o->name);
+        if (d < best && 2 * d <= n + 1) { best = d; near = o->name; }      /* no more than half of it may be wrong */
     }
     if (near) luaL_error(L, "%s: unknown option '%s' (did you mean '%s'?)", what, name, near);
     luaL_error(L, "%s: unknown option '%s'", what, name);
@@ -34,7 +34,10 @@ static void unknown(lua_State *L, const char *name, const opt *opts, const char 
 static void range(lua_State *L, const opt *o, double v, const char *what) {
     if (o->hi > o->lo && (v < o->lo || v > o->hi || isnan(v))) {
         const char *got = luaL_tolstring(L, -1, NULL);
-        luaL_error(L, "%s: option '%s': a number from %f to %f expected, got %s", what, o->name, o->lo, o->hi, got);
+        char low[32], high[32];
+        snprintf(low, sizeof low, "%.15g", o->lo);
+        snprintf(high, sizeof high, "%.15g", o->hi);
+        luaL_error(L, "%s: option '%s': a number from %s to %s expected, got %s", what, o->name, low, high, got);
     }
 }
 

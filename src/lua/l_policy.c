@@ -7,9 +7,6 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define BUDGET 1000000                               /* VM instructions per call */
-#define MEMORY (64u << 20)
-#define FAULTS 10                                    /* after so many a policy is switched off */
 #define SUBJECT 65536                                /* bytes a pattern may be matched against */
 #define REPEATS 8                                    /* quantifiers in a pattern */
 
@@ -20,6 +17,8 @@ typedef struct entry {
     char *name, *folder;                             /* folder: where require looks; NULL: nowhere */
     lua_State *S;
     int own, off, faults, refs[HOOKS];
+    uint64_t told[8];                                /* what was logged, by the first line of its words: once is enough */
+    int n_told;
     size_t used;
     l_pool *lp;
 } entry;
@@ -31,7 +30,7 @@ struct l_policy { entry **e; size_t n, cap; l_pool *lp; };
 static void *limited(void *ud, void *p, size_t old, size_t n) {
     entry *e = ud;
     if (!p) old = 0;
-    if (n > old && e->used + (n - old) > MEMORY) return NULL;
+    if (n > old && e->used + (n - old) > e->lp->limits.memory) return NULL;
     void *q = n ? realloc(p, n) : NULL;
     if (!n) free(p);
     if (q || !n) e->used = e->used - old + n;
@@ -42,7 +41,7 @@ static void *limited(void *ud, void *p, size_t old, size_t n) {
 static void over_budget(lua_State *S, lua_Debug *d) {
     (void)d;
     lua_sethook(S, over_budget, LUA_MASKCOUNT, 1);
-    luaL_error(S, "the instruction budget of a hook (%d) is used up", BUDGET);
+    luaL_error(S, "the instruction budget of a hook is used up");
 }
 
 /* One call of a hook, arguments and answer included: everything that touches the policy's state runs inside one
@@ -62,30 +61,42 @@ typedef struct hook_call {
     char why[300];
 } hook_call;
 
+/* Counts it, and logs it when nothing of the kind was. Too many, and the policy is asked no more. */
+static void fault(entry *e, const char *what, const char *words) {
+    uint64_t hash = 14695981039346656037u;
+    int known = 0;
+    for (const char *z = what; *z; z++) hash = (hash ^ (unsigned char)*z) * 1099511628211u;
+    for (const char *z = words; *z && *z != '\n'; z++) hash = (hash ^ (unsigned char)*z) * 1099511628211u;
+    for (int i = 0; i < e->n_told; i++) known |= e->told[i] == hash;
+    if (!known) mp_logf(&e->lp->log, MP_LOG_ERROR, "policy %s: %s: %s", e->name, what, words);
+    if (!known && e->n_told < 8) e->told[e->n_told++] = hash;
+    if (++e->faults < e->lp->limits.faults || e->off) return;
+    e->off = 1;
+    mp_logf(&e->lp->log, MP_LOG_ERROR, "policy %s: switched off after %d errors; the same words are logged once", e->name, e->faults);
+}
+
 static int protected(lua_State *S, entry *e, lua_CFunction body, void *ud, const char *what) {
     int top = lua_gettop(S);
     lua_pushcfunction(S, l_traceback);
     lua_pushcfunction(S, body);
     lua_pushlightuserdata(S, ud);
-    lua_sethook(S, over_budget, LUA_MASKCOUNT, BUDGET);
+    lua_sethook(S, over_budget, LUA_MASKCOUNT, e->lp->limits.instructions);
     e->lp->ctx->callbacks++;                         /* nothing may wait in a hook */
     int rc = lua_pcall(S, 1, 0, top + 1);
     e->lp->ctx->callbacks--;
     lua_sethook(S, NULL, 0, 0);
     if (rc != LUA_OK) {
         const char *words = lua_type(S, -1) == LUA_TSTRING ? lua_tostring(S, -1) : NULL;
-        e->faults++;
-        mp_logf(&e->lp->log, MP_LOG_ERROR, "policy %s: %s: %s%s", e->name, what, words ? words : "an error without words",
-                e->faults == FAULTS ? "\npolicy switched off: too many errors" : "");
-        if (e->faults >= FAULTS) e->off = 1;
+        fault(e, what, words ? words : "an error without words");
     }
     lua_settop(S, top);
     return rc;
 }
 
 static void nonsense(entry *e, const char *hook, const char *wanted) {
-    mp_logf(&e->lp->log, MP_LOG_ERROR, "policy %s: %s returned nonsense (%s expected, got %s)", e->name, hook, wanted, luaL_typename(e->S, -1));
-    if (++e->faults >= FAULTS) e->off = 1;
+    char words[200];
+    snprintf(words, sizeof words, "returned nonsense (%s expected, got %s)", wanted, luaL_typename(e->S, -1));
+    fault(e, hook, words);
 }
 
 /* ---- the sandbox ------------------------------------------------------------------------------------------------- */
@@ -307,7 +318,7 @@ static char *load(struct l_policy *p, const char *what, const char *options, uin
         if (rc == LUA_OK) {
             if (options) l_push_json_text(e->S, options, strlen(options));
             else lua_newtable(e->S);
-            lua_sethook(e->S, over_budget, LUA_MASKCOUNT, 10 * BUDGET);
+            lua_sethook(e->S, over_budget, LUA_MASKCOUNT, p->lp->limits.instructions < 100000000 ? 10 * p->lp->limits.instructions : 1000000000);
             rc = lua_pcall(e->S, 1, 1, 0);
             lua_sethook(e->S, NULL, 0, 0);
         }

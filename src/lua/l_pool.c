@@ -66,7 +66,7 @@ static void on_log(void *ud, int level, const char *line) {
 
 /* ---- making ------------------------------------------------------------------------------------------------------ */
 
-typedef struct { mp_pool_opts o; double max_queued, retention, seed, log_bytes; const char *log_level, *profile_log, *label; int log_keep; } pool_args;
+typedef struct { mp_pool_opts o; double max_queued, retention, seed, log_bytes; const char *log_level, *profile_log, *label; int log_keep, policy_instructions, policy_faults; double policy_memory_mb; } pool_args;
 
 #define MS(field) offsetof(pool_args, o) + offsetof(mp_pool_opts, field), 0, 1e12
 #define PAUSE(field) offsetof(pool_args, o) + offsetof(mp_pool_opts, field), 1, 1e12        /* 0 would mean: without end, at once */
@@ -89,7 +89,9 @@ static const opt pool_opts[] = {
     { "seed", OPT_NUMBER, offsetof(pool_args, seed), 0, 9e15 },
     { "profile_log", OPT_TEXT, offsetof(pool_args, profile_log), 0, 0 }, { "profile_label", OPT_TEXT, offsetof(pool_args, label), 0, 0 },
     { "profile_log_bytes", OPT_NUMBER, offsetof(pool_args, log_bytes), 0, 1e15 }, { "profile_log_keep", OPT_INT, offsetof(pool_args, log_keep), 0, 1000 },
-    { "log_level", OPT_TEXT, offsetof(pool_args, log_level), 0, 0 }, { "policy", OPT_ANY, NO_PLACE, 0, 0 }, { NULL, 0, 0, 0, 0 }
+    { "log_level", OPT_TEXT, offsetof(pool_args, log_level), 0, 0 }, { "policy", OPT_ANY, NO_PLACE, 0, 0 },
+    { "policy_instructions", OPT_INT, offsetof(pool_args, policy_instructions), 1000, 1e9 }, { "policy_memory_mb", OPT_NUMBER, offsetof(pool_args, policy_memory_mb), 1, 1e6 },
+    { "policy_faults", OPT_INT, offsetof(pool_args, policy_faults), 1, 1e9 }, { NULL, 0, 0, 0, 0 }
 };
 
 static uint64_t fresh_seed(void) {
@@ -100,11 +102,12 @@ static uint64_t fresh_seed(void) {
     return v;
 }
 
-l_pool *l_bare_pool(lua_State *L, int policy, uint64_t seed) {
+l_pool *l_bare_pool(lua_State *L, int policy, uint64_t seed, l_limits limits) {
     l_pool *lp = lua_newuserdatauv(L, sizeof *lp, 1);
     int at = lua_gettop(L);
     memset(lp, 0, sizeof *lp);
     lp->ctx = l_context(L);
+    lp->limits = limits;
     lp->handler = LUA_NOREF;
     lp->log = (mp_log){ MP_LOG_DEBUG, on_log, lp };
     lp->log_shown = MP_LOG_WARN;
@@ -123,7 +126,7 @@ l_pool *l_bare_pool(lua_State *L, int policy, uint64_t seed) {
 
 /* pool(options) -> pool. Options are checked; nothing is connected yet. */
 static int pool_new(lua_State *L) {
-    pool_args a = { .seed = -1, .log_level = "warn", .log_keep = 3 };
+    pool_args a = { .seed = -1, .log_level = "warn", .log_keep = 3, .policy_instructions = L_LIMITS.instructions, .policy_faults = L_LIMITS.faults, .policy_memory_mb = 64 };
     mp_journal *journal = NULL;
     mp_err e;
     lua_settop(L, 1);
@@ -141,13 +144,40 @@ static int pool_new(lua_State *L) {
     a.o.epoch = mp_loop_epoch(loop);
     uint64_t seed = a.seed >= 0 ? (uint64_t)a.seed : fresh_seed();
     if (!lua_istable(L, 1) || lua_getfield(L, 1, "policy") == LUA_TNIL) lua_pushliteral(L, "default");
-    l_pool *lp = l_bare_pool(L, lua_gettop(L), seed);
+    l_pool *lp = l_bare_pool(L, lua_gettop(L), seed, (l_limits){ a.policy_instructions, a.policy_faults, (size_t)(a.policy_memory_mb * (1 << 20)) });
     lp->log_shown = level;
     lp->pool = mp_pool_new(&a.o, seed, &lp->hooks, &lp->log);
     lp->wire = mp_wire_new(loop, lp->pool, on_event, lp);
     if (a.profile_log && !(journal = mp_journal_new(loop, a.profile_log, a.label, (uint64_t)a.log_bytes, a.log_keep, &lp->log, &e))) return luaL_error(L, "pool: option 'profile_log': %s", e.msg);
     mp_wire_journal(lp->wire, journal);
     return 1;
+}
+
+static int load_again(lua_State *L) {
+    l_policy_new(L, 2, lua_touserdata(L, 1), fresh_seed());
+    return 0;
+}
+
+/* pool:_reload(policy): the new one when it loads; else raises, and the old one stays. */
+static int pool_reload(lua_State *L) {
+    l_pool *lp = l_check_pool(L, 1);
+    lua_settop(L, 2);
+    if (lp->routed) return luaL_error(L, "a policy runs: it may not be loaded again from inside it");
+    if (lua_isboolean(L, 2)) return 0;
+    if (lua_isnil(L, 2)) { lua_pushliteral(L, "default"); lua_replace(L, 2); }
+    struct l_policy *old = lp->policy;
+    lp->policy = NULL;
+    lua_pushcfunction(L, load_again);
+    lua_pushlightuserdata(L, lp);
+    lua_pushvalue(L, 2);
+    if (lua_pcall(L, 2, 0, 0) != LUA_OK) {
+        l_policy_free(lp->policy);
+        lp->policy = old;
+        return lua_error(L);
+    }
+    l_policy_free(old);
+    l_policy_hooks(lp->policy, &lp->hooks);
+    return 0;
 }
 
 /* Safe twice. What is on servers stays there: shutdown before closing is the polite way. */
@@ -555,7 +585,7 @@ void l_open_pool(lua_State *L) {
     static const luaL_Reg methods[] = {
         { "add_client", pool_add_client }, { "clients", pool_clients }, { "_client", pool_client_by }, { "clients_for", pool_may_run }, { "_submit", pool_submit }, { "job", pool_job },
         { "stats", pool_stats }, { "_undelivered", pool_undelivered }, { "_stop", pool_stop }, { "_quiet", pool_quiet }, { "_handler", pool_handler }, { "_want", pool_want },
-        { "_state", pool_state }, { "_closed", pool_closed }, { "_free", pool_free }, { "_transfer", pool_transfer }, { "_name", pool_name }, { "_pause", pool_pause }, { "_log", pool_log }, { NULL, NULL }
+        { "_reload", pool_reload }, { "_state", pool_state }, { "_closed", pool_closed }, { "_free", pool_free }, { "_transfer", pool_transfer }, { "_name", pool_name }, { "_pause", pool_pause }, { "_log", pool_log }, { NULL, NULL }
     };
     static const luaL_Reg meta[] = { { "__index", pool_index }, { "__gc", pool_free }, { NULL, NULL } };
     l_class(L, POOL, methods, meta);

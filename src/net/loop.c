@@ -224,6 +224,35 @@ void mp_timer_free(mp_timer *t) {
     uv_close((uv_handle_t *)&t->t, on_timer_closed);
 }
 
+/* ---- files of others ---------------------------------------------------------------------------------------- */
+
+struct mp_watch { uv_poll_t poll; void (*fn)(void *); void *ud; };
+
+static void on_readable(uv_poll_t *p, int status, int events) {
+    mp_watch *w = p->data;
+    (void)status;
+    (void)events;
+    w->fn(w->ud);
+}
+
+static void on_watch_closed(uv_handle_t *h) { free(h->data); }
+
+mp_watch *mp_watch_new(mp_loop *l, int fd, void (*fn)(void *), void *ud) {
+    mp_watch *w = mp_alloc(sizeof *w);
+    if (uv_poll_init(&l->uv, &w->poll, fd) != 0) { free(w); return NULL; }
+    w->poll.data = w;
+    w->fn = fn;
+    w->ud = ud;
+    uv_poll_start(&w->poll, UV_READABLE | UV_DISCONNECT, on_readable);
+    return w;
+}
+
+void mp_watch_free(mp_watch *w) {
+    if (!w) return;
+    uv_poll_stop(&w->poll);
+    uv_close((uv_handle_t *)&w->poll, on_watch_closed);
+}
+
 /* ---- work -------------------------------------------------------------------------------------------------- */
 
 static void on_work(uv_work_t *w) { job *j = w->data; j->work(j->ud); }

@@ -26,6 +26,12 @@ mp_timer *mp_timer_new(mp_loop *l, void (*fn)(void *ud), void *ud);
 void mp_timer_set(mp_timer *t, mp_time at);          /* MP_NEVER: off. Rounded up to whole milliseconds */
 void mp_timer_free(mp_timer *t);
 
+typedef struct mp_watch mp_watch;
+/* Calls fn whenever fd can be read without waiting (its end included). NULL: fd is of a kind that is always readable, a plain
+ * file for instance. The fd stays its owner's. */
+mp_watch *mp_watch_new(mp_loop *l, int fd, void (*fn)(void *ud), void *ud);
+void mp_watch_free(mp_watch *w);                     /* before the loop; NULL is fine */
+
 /* Runs `work` in another thread, then `done` here. */
 void mp_loop_work(mp_loop *l, void (*work)(void *ud), void (*done)(void *ud), void *ud);
 #endif

@@ -2,29 +2,52 @@
 local core = require "moonpool.core"
 local task = require "moonpool.task"
 
-local commands = { sim = "sim", report = "report", compare = "report", plan = "plan" }
+local commands = { submit = "submit", check = "check", clients = "clients", help = "help", sim = "sim", report = "report", compare = "report", plan = "plan" }
 
 local usage = [[
-usage: moonpool FILE.lua [args]     run a script; `arg` holds its arguments
-       moonpool -e CODE             run Lua code
-       moonpool -l MODULE           require a module first
-       moonpool -                   run standard input
-       moonpool --drain ...         at SIGINT and SIGTERM finish what was submitted, instead of canceling it
-       moonpool --profile-log F ... pools of the script write their jobs' profiles to F, unless they name a log of their own
-       moonpool -v                  print the version
-       moonpool sim [options]       simulated ComfyUI servers (moonpool sim --help)
-       moonpool report QUESTION LOG answers from profile logs: slow, cache, progress, timeline, job
-       moonpool compare LOG LOG     is the second one slower?
-       moonpool plan [options]      how many clients a load needs
+usage: moonpool [options] FILE.lua [args]    run a script; `arg` holds its arguments (also: moonpool run FILE.lua)
+       moonpool COMMAND ...                  COMMAND --help says more
+
+  submit workflow.json     run a workflow on all servers, with changes, sweeps and counts
+  check workflow.json      everything that is wrong with it, also against a server
+  clients [URL...]         what each server is, has and does
+  sim                      simulated ComfyUI servers
+  report QUESTION LOG      answers from profile logs: slow, cache, progress, timeline, job
+  compare LOG LOG          is the second one slower?
+  plan                     how many clients a load needs
+  help [TOPIC]             the API: a class, a function or an option
+
+  -e CODE            run Lua code               -l MODULE    require a module first
+  -i                 lines of Lua from standard input, after the script if there is one; tasks go on meanwhile
+  -                  run standard input         -v           print the version
+  --policy F         pools of the script take this policy, by name or file, unless they name one (again for more: the
+                     first that has an answer wins); SIGHUP loads it again
+  --report F         a report by name or file becomes moonpool.report.default
+  --profile-log F    pools of the script write their jobs' profiles to F, unless they name a log of their own
+  --drain            at SIGINT and SIGTERM finish what was submitted, instead of canceling it
+
+Exit codes: 0; 1 an error, told with its traceback; 2 wrong arguments; 130 interrupted. Commands: as their --help says.
 ]]
 
 local drain = false
 
 -- SIGINT and SIGTERM, the first one: stop sending, delete or interrupt what is ours (with --drain: finish it), say what
 -- was done, leave with 130. The second one leaves at once.
+local had_terminal = core.isatty(0)
+
 local function on_signal()
-  if not core.interrupted() then return end
   local moonpool = require "moonpool"
+  local lost = false
+  if core.hangup() then
+    lost = had_terminal and not core.isatty(0)             -- the terminal is gone: as if told to stop
+    if not lost then
+      for _, pool in ipairs(moonpool.pools()) do
+        local ok, err = pool:reload_policy()
+        core.log(ok and "info" or "error", ok and "policy loaded again" or "policy not loaded again: " .. err.message)
+      end
+    end
+  end
+  if not core.interrupted() and not lost then return end
   for _, pool in ipairs(moonpool.pools()) do
     local last
     if drain then io.stderr:write(("\ninterrupted: finishing %d jobs; once more to leave at once\n"):format(pool:stats().unfinished)) end
@@ -38,6 +61,8 @@ local function on_signal()
   io.stdout:flush()
   os.exit(130, true)
 end
+
+local interactive = false
 
 local function run(chunk, ...)
   core.catch_signals()
@@ -53,6 +78,11 @@ local function run(chunk, ...)
   if not ok then
     io.stderr:write("moonpool: ", tostring(words), "\n")
     return 1
+  end
+  if interactive then
+    interactive = false
+    require "moonpool.cli.repl"(on_signal)
+    task.on_idle = on_signal
   end
   task.drain()
   return task.tell_unheard() > 0 and 1 or 0
@@ -95,12 +125,24 @@ return function(argv)
       if not name then io.stderr:write("moonpool: -l needs a module\n", usage); return 2 end
       _G[name] = require(name)
       ran = true
+    elseif a == "-i" then
+      interactive = true
     elseif a == "--drain" then
       drain = true
-    elseif a == "--profile-log" then
+    elseif a == "--profile-log" or a == "--policy" or a == "--report" then
       i = i + 1
-      if not argv[i] then io.stderr:write("moonpool: --profile-log needs a file\n", usage); return 2 end
-      require "moonpool"._defaults.profile_log = argv[i]
+      if not argv[i] then io.stderr:write("moonpool: ", a, " needs a file\n", usage); return 2 end
+      local moonpool = require "moonpool"
+      if a == "--profile-log" then moonpool._defaults.profile_log = argv[i]
+      elseif a == "--policy" then
+        local before = moonpool._defaults.policy
+        if type(before) == "table" then before[#before + 1] = argv[i]
+        else moonpool._defaults.policy = before and { before, argv[i] } or argv[i] end
+      else
+        local fn, words = moonpool.report.load(argv[i])
+        if not fn then io.stderr:write("moonpool: --report: ", words, "\n"); return 2 end
+        moonpool.report.default = fn
+      end
     elseif a == "--" then
       i = i + 1
       break
@@ -110,19 +152,33 @@ return function(argv)
     end
     i = i + 1
     if code then
+      local keep = interactive
+      interactive = false
       local chunk, words = load(code, "=(command line)", "t")
       if not chunk then io.stderr:write("moonpool: ", words, "\n"); return 1 end
       code, ran = nil, true
       local status = run(chunk)
+      interactive = keep
       if status ~= 0 then return status end
     end
   end
   local name = argv[i]
+  if not name and interactive then return run(function() end) end
   if not name then
     if ran then return 0 end
     if core.isatty(0) then io.write(usage); return 2 end
     name, argv = "-", { [0] = argv[0], "-" }                -- as lua: a script from standard input
     i = 1
+  end
+  if name == "run" then                                    -- a script whose name is that of a command
+    i = i + 1
+    name = argv[i]
+    if not name then io.stderr:write("moonpool: run needs a file\n", usage); return 2 end
+    local chunk = load_file(name)
+    local given = {}
+    for k = 0, #argv do given[k - i] = argv[k] end
+    _G.arg = given
+    return chunk and run(chunk, table.unpack(given)) or 1
   end
   local given = {}
   for k = 0, #argv do given[k - i] = argv[k] end
