@@ -67,9 +67,11 @@ int l_fail_kind(lua_State *L, const char *kind, const char *message, const char 
 void l_push_json(lua_State *L, const mp_json *j);
 void l_push_json_text(lua_State *L, const char *text, size_t n);                     /* nil when it is none */
 void l_to_json(lua_State *L, int i, mp_buf *b, const char *what);                    /* raises for what JSON cannot hold */
+mp_buf *l_box(lua_State *L);                         /* a buffer that the collector frees at the latest; pushed */
 mp_workflow *l_check_workflow(lua_State *L, int i);
 mp_workflow *l_test_workflow(lua_State *L, int i);
 void l_push_workflow(lua_State *L, mp_workflow *w);                                  /* takes the reference */
+void l_close_workflow(lua_State *L, int i);
 void l_push_profile(lua_State *L, const mp_profile *p, mp_time epoch);
 void l_push_job(lua_State *L, l_pool *lp, uint64_t id, int pin);
 void l_push_client(lua_State *L, l_pool *lp, const mp_client *c);
@@ -79,7 +81,7 @@ int l_client_is(lua_State *L, int i, const l_pool *lp, uint32_t serial);        
 l_pool *l_check_pool(lua_State *L, int i);
 mp_time l_now(const l_pool *lp);
 /* A pool object with the policy at `policy` (or none), without a pool yet; pushed. Raises when it cannot be loaded. */
-l_pool *l_bare_pool(lua_State *L, int policy, uint64_t seed, l_limits limits);
+l_pool *l_bare_pool(lua_State *L, int policy, uint64_t seed, l_limits limits, int log_shown);
 
 /* modules */
 int l_open_core(lua_State *L);
@@ -96,6 +98,9 @@ void l_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL
 /* l_policy.c */
 struct l_policy *l_policy_new(lua_State *L, int i, l_pool *lp, uint64_t seed);       /* raises when it cannot be loaded */
 void l_policy_free(struct l_policy *p);
+int l_formatter(lua_State *L);
+void l_charge(lua_State *L, size_t n);
+
 void l_policy_hooks(struct l_policy *p, mp_policy *hooks);
 
 typedef struct l_embedded { const char *name; const char *text; size_t n; } l_embedded;

@@ -317,7 +317,7 @@ int l_open_core(lua_State *L) {
         { "step", core_step }, { "wake", core_wake }, { "on_turn", core_on_turn }, { "in_callback", core_in_callback }, { "now", core_now }, { "wall", core_wall }, { "fd", core_fd },
         { "next_timeout_ms", core_timeout }, { "log", core_log }, { "host_event", core_host_event }, { "url_encode", core_url }, { "isatty", core_isatty },
         { "cpu_ms", core_cpu }, { "methods", core_methods }, { "metatable", core_metatable }, { "source", core_source }, { "catch_signals", core_catch_signals },
-        { "interrupted", core_interrupted }, { "hangup", core_hangup }, { "distance", core_distance }, { "digest", core_digest }, { "list_folder", core_list_folder }, { "readable", core_readable }, { "read_input", core_read_input }, { NULL, NULL }
+        { "interrupted", core_interrupted }, { "hangup", core_hangup }, { "distance", core_distance }, { "formatter", l_formatter }, { "digest", core_digest }, { "list_folder", core_list_folder }, { "readable", core_readable }, { "read_input", core_read_input }, { NULL, NULL }
     };
     l_context(L);
     luaL_newmetatable(L, "moonpool.error");

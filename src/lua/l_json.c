@@ -104,6 +104,8 @@ static int compare_names(const void *a, const void *b) {
     return c ? c : x->n < y->n ? -1 : x->n > y->n;
 }
 
+static _Thread_local size_t text_limit;              /* of the text that is being written */
+
 static void write_value(lua_State *L, int i, mp_buf *b, const char *what, int depth);
 
 static void write_table(lua_State *L, int i, mp_buf *b, const char *what, int depth) {
@@ -156,6 +158,7 @@ static void write_table(lua_State *L, int i, mp_buf *b, const char *what, int de
 
 static void write_value(lua_State *L, int i, mp_buf *b, const char *what, int depth) {
     size_t n;
+    if (b->n > text_limit) no(L, b, what, "so much", "");
     if (depth > MP_JSON_DEPTH) no(L, b, what, "a value nested deeper than 200 levels (or containing itself)", "");
     luaL_checkstack(L, 8, NULL);
     switch (lua_type(L, i)) {
@@ -191,14 +194,35 @@ static void write_value(lua_State *L, int i, mp_buf *b, const char *what, int de
     }
 }
 
-void l_to_json(lua_State *L, int i, mp_buf *b, const char *what) { write_value(L, lua_absindex(L, i), b, what, 0); }
+#define TEXT_LIMIT (1u << 30)
+#define POLICY_TEXT_LIMIT (4u << 20)
+
+void l_to_json(lua_State *L, int i, mp_buf *b, const char *what) {
+    i = lua_absindex(L, i);
+    text_limit = lua_getfield(L, LUA_REGISTRYINDEX, "moonpool.entry") == LUA_TLIGHTUSERDATA ? POLICY_TEXT_LIMIT : TEXT_LIMIT;
+    lua_pop(L, 1);
+    write_value(L, i, b, what, 0);
+}
+
+/* A buffer that the collector frees, should anything raise; on the stack's top. Its user frees it, too: that is safe twice. */
+static int box_free(lua_State *L) { mp_buf_free(lua_touserdata(L, 1)); return 0; }
+mp_buf *l_box(lua_State *L) {
+    mp_buf *b = lua_newuserdatauv(L, sizeof *b, 0);
+    memset(b, 0, sizeof *b);
+    if (luaL_newmetatable(L, "moonpool.box")) {
+        lua_pushcfunction(L, box_free);
+        lua_setfield(L, -2, "__gc");
+    }
+    lua_setmetatable(L, -2);
+    return b;
+}
 
 static int json_encode(lua_State *L) {
-    mp_buf b = { 0 };
     luaL_checkany(L, 1);
-    l_to_json(L, 1, &b, "json.encode");
-    lua_pushlstring(L, b.p, b.n);
-    mp_buf_free(&b);
+    mp_buf *b = l_box(L);
+    l_to_json(L, 1, b, "json.encode");
+    lua_pushlstring(L, b->p, b->n);
+    mp_buf_free(b);
     return 1;
 }
 

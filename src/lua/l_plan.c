@@ -82,7 +82,7 @@ static int plan(lua_State *L) {
     p.cold = extra;
     p.n_kinds = n_cold;
     if (lua_getfield(L, 1, "policy") == LUA_TNIL) lua_pushliteral(L, "default");
-    l_pool *lp = l_bare_pool(L, lua_gettop(L), p.seed, L_LIMITS);
+    l_pool *lp = l_bare_pool(L, lua_gettop(L), p.seed, L_LIMITS, MP_LOG_WARN);
     p.policy = &lp->hooks;
     p.made = made;
     p.ud = lp;

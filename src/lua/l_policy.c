@@ -4,11 +4,19 @@
  * state under the instruction budget only; that cannot stop a long pattern match or a huge string.
  * Whatever goes wrong is logged with its traceback, counted, and answered as "no opinion". */
 #include "lua/inside.h"
+#include "prof/runs.h"
+#include <errno.h>
 #include <stdlib.h>
 #include <time.h>
 
 #define SUBJECT 65536                                /* bytes a pattern may be matched against */
 #define REPEATS 8                                    /* quantifiers in a pattern */
+#define PATTERN_COST 5e7                             /* what backtracking may come to: about half a second */
+#define LENGTH (1 << 20)                             /* of tables that functions in C walk through */
+#define CHUNK 1000                                   /* instructions between two looks at budget and clock */
+#define CALL_CPU_MS 2000                             /* CPU of one call: for what is slow in C, where no instructions are counted */
+#define CHARGE (16u << 20)                           /* bytes that one call may put into workflows */
+#define SOURCE (1u << 20)                            /* bytes of a file */
 
 enum { ADMIT, RANK, ROUTE, MUTATE, ON_FAILURE, HOOKS };
 static const char *const hook_names[HOOKS] = { "admit", "rank", "route", "mutate", "on_failure" };
@@ -19,8 +27,9 @@ typedef struct entry {
     int own, off, faults, refs[HOOKS];
     uint64_t told[8];                                /* what was logged, by the first line of its words: once is enough */
     int n_told;
-    size_t used;
+    size_t used, charged;                            /* charged: bytes of ours that a call put into workflows */
     l_pool *lp;
+    const mp_runs *runs;                             /* what a formatter is called with, while it runs */
 } entry;
 
 struct l_policy { entry **e; size_t n, cap; l_pool *lp; };
@@ -37,11 +46,39 @@ static void *limited(void *ud, void *p, size_t old, size_t n) {
     return q;
 }
 
+/* Of the call that runs in this thread; a hook may reach the hooks of another pool. */
+static _Thread_local struct { int64_t left; double until; } budget;
+
+static double cpu_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec * 1000 + (double)t.tv_nsec / 1e6;
+}
+
 /* Once over the budget every instruction raises, so that no pcall inside the policy can swallow it. */
-static void over_budget(lua_State *S, lua_Debug *d) {
+static void on_count(lua_State *S, lua_Debug *d) {
     (void)d;
-    lua_sethook(S, over_budget, LUA_MASKCOUNT, 1);
-    luaL_error(S, "the instruction budget of a hook is used up");
+    budget.left -= CHUNK;
+    if (budget.left > 0 && cpu_ms() < budget.until) return;
+    lua_sethook(S, on_count, LUA_MASKCOUNT, 1);
+    if (budget.left > 0) luaL_error(S, "it takes too long: more than %d ms of CPU", CALL_CPU_MS);
+    luaL_error(S, "the instruction budget is used up");
+}
+
+typedef struct { int64_t left; double until; lua_Hook hook; int mask, count; } held_budget;
+
+static held_budget spend(lua_State *S, int64_t instructions) {
+    held_budget h = { budget.left, budget.until, lua_gethook(S), lua_gethookmask(S), lua_gethookcount(S) };
+    budget.left = instructions;
+    budget.until = cpu_ms() + CALL_CPU_MS;
+    lua_sethook(S, on_count, LUA_MASKCOUNT, CHUNK);
+    return h;
+}
+
+static void restore(lua_State *S, const held_budget *h) {
+    lua_sethook(S, h->hook, h->mask, h->count);
+    budget.left = h->left;
+    budget.until = h->until;
 }
 
 /* One call of a hook, arguments and answer included: everything that touches the policy's state runs inside one
@@ -75,20 +112,26 @@ static void fault(entry *e, const char *what, const char *words) {
     mp_logf(&e->lp->log, MP_LOG_ERROR, "policy %s: switched off after %d errors; the same words are logged once", e->name, e->faults);
 }
 
-static int protected(lua_State *S, entry *e, lua_CFunction body, void *ud, const char *what) {
+/* Runs body(ud) under the limits. Not LUA_OK: the words stand on the stack's top. */
+static int attempt(lua_State *S, entry *e, lua_CFunction body, void *ud) {
     int top = lua_gettop(S);
     lua_pushcfunction(S, l_traceback);
     lua_pushcfunction(S, body);
     lua_pushlightuserdata(S, ud);
-    lua_sethook(S, over_budget, LUA_MASKCOUNT, e->lp->limits.instructions);
+    e->charged = 0;
+    held_budget held = spend(S, e->lp->limits.instructions);
     e->lp->ctx->callbacks++;                         /* nothing may wait in a hook */
     int rc = lua_pcall(S, 1, 0, top + 1);
     e->lp->ctx->callbacks--;
-    lua_sethook(S, NULL, 0, 0);
-    if (rc != LUA_OK) {
-        const char *words = lua_type(S, -1) == LUA_TSTRING ? lua_tostring(S, -1) : NULL;
-        fault(e, what, words ? words : "an error without words");
-    }
+    restore(S, &held);
+    return rc;
+}
+
+static const char *words_on(lua_State *S) { return lua_type(S, -1) == LUA_TSTRING ? lua_tostring(S, -1) : "an error without words"; }
+
+static int protected(lua_State *S, entry *e, lua_CFunction body, void *ud, const char *what) {
+    int top = lua_gettop(S), rc = attempt(S, e, body, ud);
+    if (rc != LUA_OK) fault(e, what, words_on(S));
     lua_settop(S, top);
     return rc;
 }
@@ -113,7 +156,7 @@ static int s_rep(lua_State *S) {
     luaL_checklstring(S, 1, &n);
     lua_Integer k = luaL_checkinteger(S, 2);
     if (!lua_isnoneornil(S, 3)) luaL_checklstring(S, 3, &m);
-    if (k > 0 && (n + m) * (double)k > 1 << 20) return luaL_error(S, "string.rep: more than 1 MiB is not allowed in a policy");
+    if (k > 1 << 20 || (k > 0 && (double)(n + m) * (double)k > 1 << 20)) return luaL_error(S, "string.rep: more than 1 MiB is not allowed in a policy");
     lua_pushvalue(S, lua_upvalueindex(1));
     lua_insert(S, 1);
     lua_call(S, lua_gettop(S) - 1, 1);
@@ -126,11 +169,11 @@ static int s_match(lua_State *S) {
     const char *p = luaL_checklstring(S, 2, &m);
     int repeats = 0;
     for (size_t i = 0; i < m; i++)
-        if (p[i] == '%') i++;
+        if (p[i] == '%') repeats += i + 1 < m && p[++i] == 'b';
         else repeats += p[i] == '*' || p[i] == '+' || p[i] == '-' || p[i] == '?';
-    double cost = (double)n;                         /* what backtracking may come to */
-    for (int i = 1; i < repeats; i++) cost *= (double)n;
-    if (n > SUBJECT || repeats > REPEATS || cost > 2e7) return luaL_error(S, "in a policy a pattern has at most %d repetitions and a subject of %d bytes, and with many of the first only few of the second", REPEATS, SUBJECT);
+    double cost = m && *p == '^' ? 1 : (double)n;    /* tried from each place */
+    for (int i = 0; i < repeats; i++) cost *= (double)n;
+    if (n > SUBJECT || repeats > REPEATS || cost > PATTERN_COST) return luaL_error(S, "in a policy a pattern has at most %d repetitions and a subject of %d bytes, and with many of the first only few of the second", REPEATS, SUBJECT);
     lua_pushvalue(S, lua_upvalueindex(1));
     lua_insert(S, 1);
     lua_call(S, lua_gettop(S) - 1, LUA_MULTRET);
@@ -139,11 +182,34 @@ static int s_match(lua_State *S) {
 
 /* Loops in C see no instruction budget: lengths must be the real ones, and ranges bounded. */
 static int s_table(lua_State *S) {
-    if (lua_istable(S, 1) && luaL_getmetafield(S, 1, "__len") != LUA_TNIL) return luaL_error(S, "in a policy the table functions take no table with __len");
+    static const char *const magic[] = { "__len", "__index", "__newindex" };
+    for (int i = 0; i < 3 && lua_istable(S, 1); i++)
+        if (luaL_getmetafield(S, 1, magic[i]) != LUA_TNIL) return luaL_error(S, "in a policy the table functions take no table with %s", magic[i]);
+    if (lua_istable(S, 1) && lua_rawlen(S, 1) > LENGTH) return luaL_error(S, "in a policy the table functions take at most %d items", LENGTH);
+    for (int i = 3; i <= 4 && i <= lua_gettop(S); i++)                                   /* of concat */
+        if (lua_type(S, i) == LUA_TNUMBER && (lua_tonumber(S, i) > LENGTH || lua_tonumber(S, i) < -LENGTH) && lua_type(S, 2) == LUA_TSTRING)
+            return luaL_error(S, "in a policy the table functions take at most %d items", LENGTH);
     lua_pushvalue(S, lua_upvalueindex(1));
     lua_insert(S, 1);
     lua_call(S, lua_gettop(S) - 1, LUA_MULTRET);
     return lua_gettop(S);
+}
+
+/* Metatables of ours are not for scripts: a __gc in one would run outside of every limit. */
+static int s_getmetatable(lua_State *S) {
+    luaL_checkany(S, 1);
+    int ours = lua_isuserdata(S, 1);
+    if (lua_istable(S, 1) && lua_getmetatable(S, 1)) {
+        luaL_getmetatable(S, "moonpool.array");
+        luaL_getmetatable(S, "moonpool.error");
+        ours = lua_rawequal(S, -1, -3) || lua_rawequal(S, -2, -3);
+    }
+    lua_settop(S, 1);
+    if (ours) { lua_pushboolean(S, 0); return 1; }
+    lua_pushvalue(S, lua_upvalueindex(1));
+    lua_insert(S, 1);
+    lua_call(S, 1, 1);
+    return 1;
 }
 
 static int s_setmetatable(lua_State *S) {
@@ -175,29 +241,43 @@ static int s_clock(lua_State *S) {
     return 1;
 }
 
-static char *slurp(const char *path, size_t *n) {
+/* A file of Lua text; a byte order mark and a first line #! are skipped, as by loadfile. NULL: *words says why, the taker's. */
+static char *slurp(const char *path, size_t *n, char **words) {
     FILE *f = fopen(path, "rb");
     mp_buf b = { 0 };
-    if (!f) return NULL;
-    for (size_t got; b.n < (1u << 20) && (got = fread(mp_buf_room(&b, 16384), 1, 16384, f)) > 0;) b.n += got;
-    fclose(f);
-    return mp_buf_take(&b, n);
+    *words = NULL;
+    if (f)
+        for (size_t got; b.n <= SOURCE && (got = fread(mp_buf_room(&b, 16384), 1, 16384, f)) > 0;) b.n += got;
+    if (!f || ferror(f)) *words = mp_format("%s cannot be read: %s", path, strerror(errno));
+    else if (b.n > SOURCE) *words = mp_format("%s is longer than 1 MiB", path);
+    if (f) fclose(f);
+    if (*words) { mp_buf_free(&b); return NULL; }
+    char *text = mp_buf_take(&b, n);
+    size_t skip = *n >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
+    memset(text, ' ', skip);
+    if (*n > skip && text[skip] == '#')
+        for (size_t i = skip; i < *n && text[i] != '\n'; i++) text[i] = ' ';
+    return text;
 }
 
 /* require "name": a module beside the policy's file, once. */
 static int s_require(lua_State *S) {
     entry *e = entry_of(S);
     const char *name = luaL_checkstring(S, 1);
+    lua_settop(S, 1);
     lua_getfield(S, LUA_REGISTRYINDEX, "moonpool.loaded");
     if (lua_getfield(S, -1, name) != LUA_TNIL) return 1;
     lua_pop(S, 1);
     if (!e->folder || strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") != strlen(name)) return luaL_error(S, "a policy may only require modules beside its file; '%s' is none", name);
-    char *path = mp_format("%s/%s.lua", e->folder, name), *text;
+    char *path = mp_format("%s/%s.lua", e->folder, name), *words;
     size_t n;
-    text = slurp(path, &n);
+    char *text = slurp(path, &n, &words);
     lua_pushfstring(S, "@%s", path);
     free(path);
+    free(words);
     if (!text) return luaL_error(S, "no module '%s' beside the policy's file", name);
+    lua_pushboolean(S, 1);                           /* a module that requires itself, by whatever way, gets true */
+    lua_setfield(S, 2, name);
     int rc = luaL_loadbufferx(S, text, n, lua_tostring(S, -1), "t");
     free(text);
     if (rc) return lua_error(S);
@@ -215,8 +295,9 @@ static void wrap(lua_State *S, const char *name, lua_CFunction f) {
 }
 
 static int open_sandbox(lua_State *S) {
-    static const char *const dropped[] = { "dofile", "loadfile", "load", "collectgarbage", "print", "warn" };
+    static const char *const dropped[] = { "dofile", "loadfile", "load", "collectgarbage", "print", "warn", "xpcall" };     /* xpcall: its handler runs where no hook counts */
     static const luaL_Reg os_functions[] = { { "time", s_time }, { "clock", s_clock }, { NULL, NULL } };
+    static const char *const kept_from[] = { "_attach", "clone" };       /* files of this machine, and memory that no limit sees */
     entry *e = lua_touserdata(S, 1);
     lua_pushlightuserdata(S, e);
     lua_setfield(S, LUA_REGISTRYINDEX, "moonpool.entry");
@@ -224,6 +305,7 @@ static int open_sandbox(lua_State *S) {
     lua_getfield(S, -1, "setmetatable");
     lua_pushcclosure(S, s_setmetatable, 1);
     lua_setfield(S, -2, "setmetatable");
+    wrap(S, "getmetatable", s_getmetatable);
     luaL_requiref(S, "table", luaopen_table, 1);
     wrap(S, "insert", s_table);
     wrap(S, "remove", s_table);
@@ -262,18 +344,34 @@ static int open_sandbox(lua_State *S) {
     l_open_workflow(S);
     l_open_job(S);
     luaL_newmetatable(S, "moonpool.error");
+    luaL_getmetatable(S, "moonpool.workflow");
+    lua_getfield(S, -1, "methods");
+    for (size_t i = 0; i < sizeof kept_from / sizeof *kept_from; i++) {
+        lua_pushnil(S);
+        lua_setfield(S, -2, kept_from[i]);
+    }
     return 0;
 }
 
 /* ---- loading ------------------------------------------------------------------------------------------------------- */
 
-static void take_hooks(entry *e) {                   /* the table on the stack's top is popped */
-    for (int i = 0; i < HOOKS; i++) {
-        lua_pushstring(e->S, hook_names[i]);         /* raw: a metatable of the script's must not run here */
-        if (lua_rawget(e->S, -2) == LUA_TFUNCTION) e->refs[i] = luaL_ref(e->S, LUA_REGISTRYINDEX);
-        else { e->refs[i] = LUA_NOREF; lua_pop(e->S, 1); }
+/* Raises for what is no hook, or no function. The table is at t. */
+static void check_hooks(lua_State *L, int t, const char *what) {
+    for (lua_pushnil(L); lua_next(L, t); lua_pop(L, 1)) {
+        int known = 0;
+        for (int i = 0; i < HOOKS; i++) known |= lua_type(L, -2) == LUA_TSTRING && strcmp(lua_tostring(L, -2), hook_names[i]) == 0;
+        if (!known) luaL_error(L, "%s: unknown hook '%s' (admit, rank, route, mutate, on_failure)", what, luaL_tolstring(L, -2, NULL));
+        if (!lua_isfunction(L, -1)) luaL_error(L, "%s: hook '%s': a function expected, got %s", what, lua_tostring(L, -2), luaL_typename(L, -1));
     }
-    lua_pop(e->S, 1);
+}
+
+static void take_hooks(entry *e, lua_State *S) {     /* the table on the stack's top is popped */
+    for (int i = 0; i < HOOKS; i++) {
+        lua_pushstring(S, hook_names[i]);            /* raw: a metatable of the script's must not run here */
+        if (lua_rawget(S, -2) == LUA_TFUNCTION) e->refs[i] = luaL_ref(S, LUA_REGISTRYINDEX);
+        else { e->refs[i] = LUA_NOREF; lua_pop(S, 1); }
+    }
+    lua_pop(S, 1);
 }
 
 static entry *entry_new(struct l_policy *p, const char *name) {
@@ -286,91 +384,110 @@ static entry *entry_new(struct l_policy *p, const char *name) {
     return e;
 }
 
-/* By name (built in) or path. `options`: JSON text passed to the file, or NULL. Words on failure, else NULL. */
-static char *load(struct l_policy *p, const char *what, const char *options, uint64_t seed) {
-    int path = strchr(what, '/') || (strlen(what) > 4 && strcmp(what + strlen(what) - 4, ".lua") == 0);
-    char *chunk_name = mp_format("%s%s", path ? "@" : "=", what), *module = mp_format("moonpool.policy.%s", what), *text = NULL, *words = NULL;
+typedef struct { entry *e; const char *text, *chunk_name, *options; size_t n; uint64_t seed; int formatter; } loading;
+
+static int run_file(lua_State *S) {
+    loading *l = lua_touserdata(S, 1);
+    lua_getglobal(S, "math");
+    lua_getfield(S, -1, "randomseed");
+    lua_pushinteger(S, (lua_Integer)l->seed);
+    lua_call(S, 1, 0);
+    if (luaL_loadbufferx(S, l->text, l->n, l->chunk_name, "t") != LUA_OK) return lua_error(S);
+    if (l->options) l_push_json_text(S, l->options, strlen(l->options));
+    else lua_newtable(S);
+    lua_call(S, 1, 1);
+    if (l->formatter) {
+        if (!lua_isfunction(S, -1)) return luaL_error(S, "it must return a function, not a %s", luaL_typename(S, -1));
+        l->e->refs[0] = luaL_ref(S, LUA_REGISTRYINDEX);
+        return 0;
+    }
+    if (!lua_istable(S, -1)) return luaL_error(S, "it must return a table of functions, not a %s", luaL_typename(S, -1));
+    check_hooks(S, lua_gettop(S), "what it returns");
+    take_hooks(l->e, S);
+    return 0;
+}
+
+/* By name (built in) or path. `options`: JSON text passed to the file, or NULL. formatter: a function is wanted instead of
+ * hooks. Words on failure, else NULL. */
+static char *load(struct l_policy *p, const char *what, const char *options, uint64_t seed, int formatter) {
+    const char *kind = formatter ? "report" : "policy", *slash = strrchr(what, '/');
+    int path = slash != NULL || (strlen(what) >= 4 && strcmp(what + strlen(what) - 4, ".lua") == 0);
+    char *module = mp_format("moonpool.policy.%s", what), *text = NULL, *words = NULL, *why = NULL;
     const l_embedded *built_in = path ? NULL : l_find_embedded(module);
     size_t n = built_in ? built_in->n : 0;
-    if (path) text = slurp(what, &n);
-    if (!built_in && !text) words = path ? mp_format("the policy file %s cannot be read", what) : mp_format("there is no policy called '%s' (default, first_free, least_busy, round_robin; or a path to a .lua file)", what);
+    free(module);
+    if (path && !(text = slurp(what, &n, &why))) {
+        words = mp_format("the %s file %s", kind, why);
+        free(why);
+        return words;
+    }
+    if (!path && !built_in) return mp_format("there is no policy called '%s' (default, first_free, least_busy, round_robin; or a path to a .lua file)", what);
+    entry *e = entry_new(p, what);
+    e->own = 1;
+    e->folder = path ? slash ? mp_strndup(what, (size_t)(slash - what)) : mp_strdup(".") : NULL;
+    e->S = lua_newstate(limited, e);
+    char *chunk_name = mp_format("%s%s", path ? "@" : "=", what);
+    loading l = { e, built_in ? built_in->text : text, chunk_name, options, n, seed, formatter };
+    if (!e->S) words = mp_strdup("out of memory");
     else {
-        entry *e = entry_new(p, what);
-        const char *slash = strrchr(what, '/');
-        e->own = 1;
-        e->folder = path ? slash ? mp_strndup(what, (size_t)(slash - what)) : mp_strdup(".") : NULL;
-        e->S = lua_newstate(limited, e);
-        if (!e->S) {
-            free(text);
-            free(chunk_name);
-            free(module);
-            return mp_strdup("out of memory");
-        }
         lua_pushcfunction(e->S, open_sandbox);
         lua_pushlightuserdata(e->S, e);
-        lua_pcall(e->S, 1, 0, 0);
-        lua_getglobal(e->S, "math");
-        lua_getfield(e->S, -1, "randomseed");
-        lua_pushinteger(e->S, (lua_Integer)seed);
-        lua_pcall(e->S, 1, 0, 0);
-        lua_settop(e->S, 0);
-        int rc = luaL_loadbufferx(e->S, built_in ? built_in->text : text, n, chunk_name, "t");
+        int rc = lua_pcall(e->S, 1, 0, 0);
+        int64_t all = 10 * (int64_t)e->lp->limits.instructions;
         if (rc == LUA_OK) {
-            if (options) l_push_json_text(e->S, options, strlen(options));
-            else lua_newtable(e->S);
-            lua_sethook(e->S, over_budget, LUA_MASKCOUNT, p->lp->limits.instructions < 100000000 ? 10 * p->lp->limits.instructions : 1000000000);
-            rc = lua_pcall(e->S, 1, 1, 0);
-            lua_sethook(e->S, NULL, 0, 0);
+            held_budget held = spend(e->S, all);
+            lua_pushcfunction(e->S, l_traceback);
+            lua_pushcfunction(e->S, run_file);
+            lua_pushlightuserdata(e->S, &l);
+            rc = lua_pcall(e->S, 1, 0, 1);
+            restore(e->S, &held);
         }
-        if (rc) words = mp_format("policy %s: %s", what, lua_tostring(e->S, -1) ? lua_tostring(e->S, -1) : "an error without words");
-        else if (!lua_istable(e->S, -1)) words = mp_format("policy %s: it must return a table of functions, not a %s", what, luaL_typename(e->S, -1));
-        else take_hooks(e);
+        if (rc != LUA_OK) words = mp_format("%s %s: %s", kind, what, words_on(e->S));
+        lua_settop(e->S, 0);
     }
     free(text);
     free(chunk_name);
-    free(module);
     return words;
 }
 
 static void inline_functions(lua_State *L, int t, struct l_policy *p) {
-    for (lua_pushnil(L); lua_next(L, t); lua_pop(L, 1)) {
-        int known = 0;
-        for (int i = 0; i < HOOKS; i++) known |= lua_type(L, -2) == LUA_TSTRING && strcmp(lua_tostring(L, -2), hook_names[i]) == 0;
-        if (!known) luaL_error(L, "pool: option 'policy': unknown hook '%s' (admit, rank, route, mutate, on_failure)", luaL_tolstring(L, -2, NULL));
-        if (!lua_isfunction(L, -1)) luaL_error(L, "pool: option 'policy': hook '%s': a function expected, got %s", lua_tostring(L, -2), luaL_typename(L, -1));
-    }
+    check_hooks(L, t, "pool: option 'policy'");
     entry *e = entry_new(p, "(inline)");
     e->S = p->lp->ctx->L;
     lua_pushvalue(L, t);
     if (L != e->S) lua_xmove(L, e->S, 1);
-    take_hooks(e);
+    take_hooks(e, e->S);
 }
 
-static void add(lua_State *L, int i, struct l_policy *p, uint64_t seed) {
+static void add(lua_State *L, int i, struct l_policy *p, uint64_t seed, int depth) {
     i = lua_absindex(L, i);
     char *words = NULL;
-    if (lua_type(L, i) == LUA_TSTRING) words = load(p, lua_tostring(L, i), NULL, seed);
+    luaL_checkstack(L, 10, NULL);
+    if (depth > 8) luaL_error(L, "pool: option 'policy': a list inside of lists, more than 8 deep");
+    if (lua_type(L, i) == LUA_TSTRING) words = load(p, lua_tostring(L, i), NULL, seed, 0);
     else if (!lua_istable(L, i)) luaL_error(L, "pool: option 'policy': a name, file, table of functions, or a list of these expected, got %s", luaL_typename(L, i));
     else if (lua_rawlen(L, i) == 0) inline_functions(L, i, p);
     else {
         int named = 0;
-        for (lua_pushnil(L); lua_next(L, i); lua_pop(L, 1)) named |= lua_type(L, -2) == LUA_TSTRING;
+        for (lua_pushnil(L); lua_next(L, i); lua_pop(L, 1)) named |= lua_type(L, -2) != LUA_TNUMBER;
         lua_rawgeti(L, i, 1);
         if (named) {                                 /* {"file.lua", option = value, ...} */
             mp_buf b = { 0 };
-            const char *file = luaL_checkstring(L, -1);
+            if (lua_rawlen(L, i) > 1 || lua_type(L, -1) != LUA_TSTRING)
+                luaL_error(L, "pool: option 'policy': {name or file, option = value, ...}, or a list of such, expected: this has a name and a list in one");
+            const char *file = lua_tostring(L, -1);
             lua_newtable(L);
             for (lua_pushnil(L); lua_next(L, i);) {
                 if (lua_type(L, -2) == LUA_TSTRING) { lua_pushvalue(L, -2); lua_insert(L, -2); lua_settable(L, -4); }
                 else lua_pop(L, 1);
             }
             l_to_json(L, -1, &b, "policy options");
-            words = load(p, file, b.p, seed);
+            words = load(p, file, b.p, seed, 0);
             mp_buf_free(&b);
         } else
             for (size_t k = 1; k <= lua_rawlen(L, i); k++) {
                 lua_rawgeti(L, i, (lua_Integer)k);
-                add(L, -1, p, seed + k);
+                add(L, -1, p, seed + k, depth + 1);
                 lua_pop(L, 1);
             }
     }
@@ -381,11 +498,19 @@ static void add(lua_State *L, int i, struct l_policy *p, uint64_t seed) {
     }
 }
 
+/* A workflow in a policy's state is given n more bytes; raises when a call gives away too many. */
+void l_charge(lua_State *L, size_t n) {
+    int there = lua_getfield(L, LUA_REGISTRYINDEX, "moonpool.entry") == LUA_TLIGHTUSERDATA;
+    entry *e = there ? lua_touserdata(L, -1) : NULL;
+    lua_pop(L, 1);
+    if (e && (e->charged += n) > CHARGE) luaL_error(L, "in a policy a call may put at most 16 MiB into workflows");
+}
+
 struct l_policy *l_policy_new(lua_State *L, int i, l_pool *lp, uint64_t seed) {
     struct l_policy *p = mp_alloc(sizeof *p);
     p->lp = lp;
     lp->policy = p;                                  /* owned from here on, also if loading raises */
-    add(L, i, p, seed);
+    add(L, i, p, seed, 0);
     return p;
 }
 
@@ -432,6 +557,7 @@ static void answer(hook_call *h, lua_State *S) {
     switch (h->hook) {
     case ADMIT:
         h->known = lua_isboolean(S, -2) && !lua_toboolean(S, -2);
+        if (!lua_isboolean(S, -2) && !lua_isnil(S, -2)) { lua_settop(S, -2); nonsense(h->e, "admit", "true, false (and words) or nil"); break; }
         snprintf(h->why, sizeof h->why, "%s", word ? word : "");
         break;
     case RANK:
@@ -498,6 +624,7 @@ static int run_hook(lua_State *S) {
     }
     lua_call(S, n, h->hook == ADMIT ? 2 : 1);
     answer(h, S);
+    if (h->hook == MUTATE) l_close_workflow(S, 2);   /* a script that keeps it keeps an empty shell */
     return 0;
 }
 
@@ -583,4 +710,90 @@ void l_policy_hooks(struct l_policy *p, mp_policy *h) {
     if (any(p, ROUTE)) h->route = hook_route;
     if (any(p, MUTATE)) h->mutate = hook_mutate;
     if (any(p, ON_FAILURE)) h->on_failure = hook_on_failure;
+}
+
+/* ---- formatters of reports: a file that returns a function, under the same kind of limits -------------------------------- */
+
+typedef struct { entry *e; mp_str argument; mp_buf text; int good; } format_call;
+
+static int runs_length(lua_State *S) {
+    const entry *e = entry_of(S);
+    lua_pushinteger(S, e->runs ? (lua_Integer)mp_runs_count(e->runs) : 0);
+    return 1;
+}
+
+static int runs_at(lua_State *S) {
+    const entry *e = entry_of(S);
+    lua_Integer i = lua_tointeger(S, 2);
+    if (!e->runs || i < 1 || (size_t)i > mp_runs_count(e->runs)) return 0;
+    mp_str t = mp_runs_text(e->runs, (size_t)i - 1);
+    l_push_json_text(S, t.p, t.n);
+    return 1;
+}
+
+static int run_formatter(lua_State *S) {
+    static const luaL_Reg meta[] = { { "__len", runs_length }, { "__index", runs_at }, { NULL, NULL } };
+    format_call *f = lua_touserdata(S, 1);
+    int n = 1;
+    lua_rawgeti(S, LUA_REGISTRYINDEX, f->e->refs[0]);
+    l_push_json_text(S, f->argument.p, f->argument.n);
+    if (f->e->runs) {
+        lua_newtable(S);
+        luaL_newlib(S, meta);
+        lua_setmetatable(S, -2);
+        n = 2;
+    }
+    lua_call(S, n, 1);
+    if (lua_type(S, -1) != LUA_TSTRING) return luaL_error(S, "a text expected, got %s", luaL_typename(S, -1));
+    size_t len;
+    const char *z = lua_tolstring(S, -1, &len);
+    mp_buf_add(&f->text, z, len);
+    return 0;
+}
+
+/* The closure's upvalue is a pool without servers that owns the file's state. (JSON text, runs or nil) -> text; nil, words. */
+static int call_formatter(lua_State *L) {
+    l_pool *lp = lua_touserdata(L, lua_upvalueindex(1));
+    entry *e = lp->policy->e[0];
+    format_call f = { .e = e };
+    size_t n;
+    f.argument.p = luaL_checklstring(L, 1, &n);
+    f.argument.n = n;
+    mp_runs **runs = lua_isnoneornil(L, 2) ? NULL : luaL_checkudata(L, 2, "moonpool.runs");
+    if (e->off || !lua_checkstack(e->S, 8)) {
+        lua_pushnil(L);
+        lua_pushfstring(L, "switched off after %d errors", e->faults);
+        return 2;
+    }
+    e->runs = runs ? *runs : NULL;
+    int rc = attempt(e->S, e, run_formatter, &f);
+    e->runs = NULL;
+    if (rc != LUA_OK) {
+        if (++e->faults >= lp->limits.faults) e->off = 1;
+        lua_pushnil(L);
+        lua_pushstring(L, words_on(e->S));
+    } else lua_pushlstring(L, f.text.p ? f.text.p : "", f.text.n);
+    mp_buf_free(&f.text);
+    lua_settop(e->S, 0);
+    return rc == LUA_OK ? 1 : 2;
+}
+
+/* formatter(path, {instructions =, memory_mb =}) -> function; raises when it does not load */
+int l_formatter(lua_State *L) {
+    struct { int instructions; double memory_mb; } o = { 20000000, 256 };
+    static const opt opts[] = { { "instructions", OPT_INT, 0, 1000, 2e9 }, { "memory_mb", OPT_NUMBER, 8, 1, 1e6 }, { NULL, 0, 0, 0, 0 } };
+    const char *path = luaL_checkstring(L, 1);
+    l_options(L, 2, opts, &o, "report");
+    lua_pushboolean(L, 0);
+    l_pool *lp = l_bare_pool(L, lua_gettop(L), 1, (l_limits){ o.instructions, L_LIMITS.faults, (size_t)(o.memory_mb * (1 << 20)) }, MP_LOG_WARN);
+    lp->policy = mp_alloc(sizeof *lp->policy);
+    lp->policy->lp = lp;
+    char *words = load(lp->policy, path, NULL, 1, 1);
+    if (words) {
+        lua_pushstring(L, words);
+        free(words);
+        return luaL_error(L, "%s", lua_tostring(L, -1));
+    }
+    lua_pushcclosure(L, call_formatter, 1);
+    return 1;
 }

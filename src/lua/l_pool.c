@@ -102,7 +102,7 @@ static uint64_t fresh_seed(void) {
     return v;
 }
 
-l_pool *l_bare_pool(lua_State *L, int policy, uint64_t seed, l_limits limits) {
+l_pool *l_bare_pool(lua_State *L, int policy, uint64_t seed, l_limits limits, int log_shown) {
     l_pool *lp = lua_newuserdatauv(L, sizeof *lp, 1);
     int at = lua_gettop(L);
     memset(lp, 0, sizeof *lp);
@@ -110,7 +110,7 @@ l_pool *l_bare_pool(lua_State *L, int policy, uint64_t seed, l_limits limits) {
     lp->limits = limits;
     lp->handler = LUA_NOREF;
     lp->log = (mp_log){ MP_LOG_DEBUG, on_log, lp };
-    lp->log_shown = MP_LOG_WARN;
+    lp->log_shown = log_shown;
     luaL_setmetatable(L, POOL);
     lua_newtable(L);
     lua_setiuservalue(L, at, 1);
@@ -144,8 +144,7 @@ static int pool_new(lua_State *L) {
     a.o.epoch = mp_loop_epoch(loop);
     uint64_t seed = a.seed >= 0 ? (uint64_t)a.seed : fresh_seed();
     if (!lua_istable(L, 1) || lua_getfield(L, 1, "policy") == LUA_TNIL) lua_pushliteral(L, "default");
-    l_pool *lp = l_bare_pool(L, lua_gettop(L), seed, (l_limits){ a.policy_instructions, a.policy_faults, (size_t)(a.policy_memory_mb * (1 << 20)) });
-    lp->log_shown = level;
+    l_pool *lp = l_bare_pool(L, lua_gettop(L), seed, (l_limits){ a.policy_instructions, a.policy_faults, (size_t)(a.policy_memory_mb * (1 << 20)) }, level);
     lp->pool = mp_pool_new(&a.o, seed, &lp->hooks, &lp->log);
     lp->wire = mp_wire_new(loop, lp->pool, on_event, lp);
     if (a.profile_log && !(journal = mp_journal_new(loop, a.profile_log, a.label, (uint64_t)a.log_bytes, a.log_keep, &lp->log, &e))) return luaL_error(L, "pool: option 'profile_log': %s", e.msg);

@@ -6,10 +6,20 @@
 #define WORKFLOW "moonpool.workflow"
 typedef struct { mp_workflow *w; } l_workflow;       /* w NULL: closed */
 
-void l_push_workflow(lua_State *L, mp_workflow *w) {
+/* An empty one on the stack's top, made before what it will own: making it may raise. */
+static l_workflow *place(lua_State *L) {
     l_workflow *u = lua_newuserdatauv(L, sizeof *u, 0);
-    u->w = w;
+    u->w = NULL;
     luaL_setmetatable(L, WORKFLOW);
+    return u;
+}
+
+void l_push_workflow(lua_State *L, mp_workflow *w) { place(L)->w = w; }
+
+void l_close_workflow(lua_State *L, int i) {
+    l_workflow *u = luaL_checkudata(L, i, WORKFLOW);
+    mp_workflow_unref(u->w);
+    u->w = NULL;
 }
 
 mp_workflow *l_test_workflow(lua_State *L, int i) {
@@ -28,21 +38,20 @@ mp_workflow *l_check_workflow(lua_State *L, int i) { return check(L, i)->w; }
 /* workflow.from(text or table) -> workflow, or nil, err that says what it is or where it breaks. */
 static int workflow_from(lua_State *L) {
     mp_err e = { 0 };
-    mp_workflow *w;
+    if (lua_type(L, 1) != LUA_TSTRING) luaL_checktype(L, 1, LUA_TTABLE);
+    l_workflow *u = place(L);
     if (lua_type(L, 1) == LUA_TSTRING) {
         size_t n;
         const char *text = lua_tolstring(L, 1, &n);
-        w = mp_workflow_from_file(text, n, &e);
+        u->w = mp_workflow_from_file(text, n, &e);
     } else {
-        luaL_checktype(L, 1, LUA_TTABLE);
-        mp_buf b = { 0 };
-        l_to_json(L, 1, &b, "workflow.from");
-        w = mp_workflow_parse(b.p, b.n, &e);
-        mp_buf_free(&b);
+        mp_buf *b = l_box(L);
+        l_to_json(L, 1, b, "workflow.from");
+        u->w = mp_workflow_parse(b->p, b->n, &e);
+        mp_buf_free(b);
+        lua_pop(L, 1);
     }
-    if (!w) return l_fail(L, e.code, e.msg, NULL);
-    l_push_workflow(L, w);
-    return 1;
+    return u->w ? 1 : l_fail(L, e.code, e.msg, NULL);
 }
 
 static mp_str check_str(lua_State *L, int i) {
@@ -53,13 +62,16 @@ static mp_str check_str(lua_State *L, int i) {
 
 /* Sets one input from the Lua value at `value`; raises. The caller has checked its arguments. */
 static void set_value(lua_State *L, l_workflow *u, mp_str node, mp_str input, int value) {
-    mp_buf b = { 0 };
     mp_err e = { 0 };
-    l_to_json(L, value, &b, "workflow:input");
+    value = lua_absindex(L, value);
+    mp_buf *b = l_box(L);
+    l_to_json(L, value, b, "workflow:input");
+    l_charge(L, b->n + input.n + 64);
     u->w = mp_workflow_own(u->w);
-    int rc = mp_workflow_set(u->w, node, input, mp_buf_view(&b), &e);
-    mp_buf_free(&b);
+    int rc = mp_workflow_set(u->w, node, input, mp_buf_view(b), &e);
+    mp_buf_free(b);
     if (rc) luaL_error(L, "%s", e.msg);
+    lua_pop(L, 1);
 }
 
 /* wf:input(node, name, value) -> wf; wf:input(node, name) -> value */
@@ -156,15 +168,17 @@ static int workflow_find(lua_State *L) {
 }
 
 static int workflow_clone(lua_State *L) {
-    l_push_workflow(L, mp_workflow_clone(check(L, 1)->w));
+    l_workflow *of = check(L, 1), *u = place(L);
+    u->w = mp_workflow_clone(of->w);
     return 1;
 }
 
 static int workflow_to_json(lua_State *L) {
-    mp_buf b = { 0 };
-    mp_workflow_write(&b, check(L, 1)->w);
-    lua_pushlstring(L, b.p, b.n);
-    mp_buf_free(&b);
+    l_workflow *u = check(L, 1);
+    mp_buf *b = l_box(L);
+    mp_workflow_write(b, u->w);
+    lua_pushlstring(L, b->p, b->n);
+    mp_buf_free(b);
     return 1;
 }
 

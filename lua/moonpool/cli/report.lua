@@ -37,11 +37,11 @@ local function shown(sheet, o, runs)
   if o.format == "trace" or o.format == "html" then return require("moonpool.report." .. o.format)(runs, sheet) end
   local own = render.formats[o.format]
   if own then return own(sheet, { width = tonumber(os.getenv "COLUMNS") or 80, color = not o.out and core.isatty(1) and not os.getenv "NO_COLOR" }) end
-  local fn, words = require("moonpool.report").load(o.format)
-  if not fn then return nil, words end
-  local ok, text = pcall(fn, sheet, runs)
-  if ok and type(text) == "string" then return text end
-  io.stderr:write("moonpool: ", o.format, ": ", ok and "a text expected, got " .. type(text) or tostring(text), "\n")
+  local found, fn = pcall(core.formatter, o.format)
+  if not found then return nil, fn end
+  local text, words = fn(core.json.encode(render.plain(sheet)), runs)
+  if text then return text end
+  io.stderr:write("moonpool: ", o.format, ": ", words, "\n")
   return render.text(sheet), nil, 2
 end
 

@@ -124,7 +124,8 @@ function M.timeline(runs)
   return { title = "Clients", answer = a, parts = {
     { facts = skipped(runs, { { "From first job to last", time(a.to and a.to - a.from) }, { "Runs", number(#runs) } }) },
     { title = "Busy, and idle by reason", rows = a.clients, columns = { { "client", "client", plain, true }, { "runs", "runs", number }, { "used", "utilization", share },
-      { "idle", "idle", time }, { "no work", "noWork", time }, { "blocked", "blocked", time }, { "elsewhere", "elsewhere", time }, { "held", "held", time }, { "transfer", "transfer", time }, { "network", "network", time }, { "busy", "busy", time } } },
+      { "idle", "idle", time }, { "no work", "noWork", time }, { "blocked", "blocked", time },
+      { "elsewhere", "elsewhere", time }, { "held", "held", time }, { "transfer", "transfer", time }, { "network", "network", time }, { "busy", "busy", time } } },
   } }
 end
 

@@ -181,6 +181,17 @@ end
 
 function M.json(sheet) return core.json.encode(sheet.answer) .. "\n" end
 
+-- The sheet as data, for a formatter of the user's own: {title, answer, parts = {{title, facts, columns = {names}, rows = {texts}}}}.
+function M.plain(sheet)
+  local parts = core.json.array {}
+  for i, part in ipairs(sheet.parts) do
+    local names = core.json.array {}
+    for k, c in ipairs(part.columns or {}) do names[k] = c[1] end
+    parts[i] = { title = part.title, facts = part.facts, columns = names, rows = core.json.array(part.rows and cells(part) or {}) }
+  end
+  return { title = sheet.title, by = sheet.by, answer = sheet.answer, parts = parts }
+end
+
 M.formats = { text = M.text, markdown = M.markdown, csv = M.csv, json = M.json }
 M.harmless = harmless
 return M
