@@ -98,7 +98,7 @@ part-3:
 test: setup
 	@$(MAKE) --no-print-directory -s specs
 
-specs: all $B/replay $B/world $B/truth $B/host $B/states
+specs: all $B/replay $B/world $B/truth $B/host $B/states $B/game $B/poll $B/threads
 	@mkdir -p $B/tmp
 	@MAKEFLAGS= $(MAKE) --no-print-directory -s SAN=$(SAN) B=$B LUA=$(LUA) -j3 -k -Otarget part-1 part-2 $(if $(filter rel,$(SAN)),part-3)
 	@$B/world --seeds $(WORLD_SEEDS)
@@ -113,6 +113,7 @@ check: setup
 	@if command -v clang >/dev/null 2>&1; then $(MAKE) --no-print-directory -s CC=clang WERROR=1 B=build/clang build/clang/moonpool; else echo "clang is not installed: not tried"; fi
 	@$(MAKE) --no-print-directory -s SAN=asan WORLD_SEEDS=200 specs
 	@$(MAKE) --no-print-directory -s $B/world && $B/world --seeds 5000
+	@$(MAKE) --no-print-directory -s SAN=tsan build/tsan/threads && build/tsan/threads
 	@MAKEFLAGS= MOONPOOL_GC=1 $(MAKE) --no-print-directory -s SAN=asan LUA=$(LUA) -j2 -k -Otarget part-1 part-2
 	@$(MAKE) --no-print-directory -s replay
 
@@ -132,10 +133,10 @@ soak: setup
 	@$B/world --seeds $(SEEDS) --first $(FIRST)
 
 bench: setup
-	@$(MAKE) --no-print-directory -s all $B/player $B/floor $B/profcost $B/scale
+	@$(MAKE) --no-print-directory -s all $B/game $B/player $B/floor $B/profcost $B/scale
 	@$B/moonpool tests/bench/bench.lua
 
-$B/host $B/states: $B/%: scripts/embed/%.c $B/libmoonpool.a
+$B/host $B/states $B/game $B/poll $B/threads: $B/%: scripts/embed/%.c $B/libmoonpool.a
 	$(CC) $(ALL) -o $@ $< $B/libmoonpool.a -Wl,-E $(LUALIB) $(LIBS) -ldl
 $B/floor: tests/bench/floor.c $(NETOBJ)
 	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
@@ -154,7 +155,8 @@ install: all
 	install -m755 $B/libmoonpool.so $(DESTDIR)$(PREFIX)/lib/
 	install -m644 $B/libmoonpool.a $(DESTDIR)$(PREFIX)/lib/
 	install -m644 src/moonpool.h $(DESTDIR)$(PREFIX)/include/
-	printf 'prefix=%s\nName: moonpool\nDescription: a pool for ComfyUI servers, scripted in Lua\nVersion: 0.1\nRequires.private: lua5.4 $(PKGS)\nCflags: -I$${prefix}/include\nLibs: -L$${prefix}/lib -lmoonpool\n' '$(PREFIX)' > $(DESTDIR)$(PREFIX)/lib/pkgconfig/moonpool.pc
+	printf 'prefix=%s\nName: moonpool\nDescription: a pool for ComfyUI servers, scripted in Lua\nVersion: 0.1\nCflags: -I$${prefix}/include\nLibs: -L$${prefix}/lib -lmoonpool\nLibs.private: %s\n' \
+	  '$(PREFIX)' "$$(pkg-config --libs lua5.4 $(PKGS)) -lm -lpthread" > $(DESTDIR)$(PREFIX)/lib/pkgconfig/moonpool.pc
 
 clean:
 	rm -rf build

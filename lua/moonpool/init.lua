@@ -533,7 +533,7 @@ local function payload(pool, name, id, serial, node, value, max, overall, data, 
   if name == "job:progress" then
     p.node, p.value, p.max, p.overall = node, value, max, overall
   elseif name == "job:preview" then
-    p.node, p.image, p.format = node, data, format
+    p.node, p.image, p.format, p.width, p.height = node, data, format, math.tointeger(value), math.tointeger(max)
   elseif name == "job:output" then
     p.node, p.output = node, core.json.decode(data)
   elseif name == "job:retrying" then
@@ -615,7 +615,7 @@ local function want(pool)
   local st, names = pool:_state(), {}
   for _, name in ipairs(optional) do
     local short = name:match ":(.*)$"
-    names[name] = st.on[name] ~= nil or st.wanted[short] or (aliases[name] and st.on[aliases[name]] ~= nil) or core.host_event() and name ~= "job:preview" and name ~= "client:message" or nil
+    names[name] = st.on[name] ~= nil or st.wanted[short] or (aliases[name] and st.on[aliases[name]] ~= nil) or name ~= "client:message" and (name == "job:preview" and core.host_preview() or name ~= "job:preview" and core.host_event()) or nil
   end
   for name in pairs(st.on) do
     if name:find "^client:" and not known_events[name] then names["client:message"] = true end

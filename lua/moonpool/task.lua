@@ -47,6 +47,7 @@ local function finish(task, ok, ...)
   end
   if not ok and #task.waiters == 0 then                    -- perhaps somebody waits later; else it is told at the end
     unheard[#unheard + 1] = task
+    task.ended = core.now()
     if #unheard > 100 then M.tell_unheard() end
   end
   for _, wake in ipairs(task.waiters) do wake() end
@@ -73,6 +74,8 @@ core.on_turn(function()
     ready = {}
     for i = 1, #now do resume(now[i]) end
   end
+  -- A host's script has no end at which its tasks' errors could be told.
+  if not M.interpreter and unheard[1] and core.now() - unheard[1].ended > 1000 then M.tell_unheard() end
 end)
 
 -- Starts fn(...) as a task at the loop's next turn. Returns the task: task:wait() gives its results, or raises its

@@ -1,10 +1,9 @@
-/* scripts/embed/host.c -- a C program that embeds Moonpool: it opens a state, gives it a batch as Lua, and steps it once
- * per frame until all jobs have ended. usage: host URL [JOBS]; prints one line per finished job. */
+/* scripts/embed/host.c -- a C program without any Lua of its own: it opens a state, gives it a batch as text, hears of its jobs
+ * through the event callback, and steps until all have ended. usage: host URL [JOBS]; prints one line per finished job. */
 #include "moonpool.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 static int finished;
 
@@ -29,11 +28,6 @@ static const char batch[] =
     "  ['2'] = { class_type = 'SaveImage', inputs = { images = { '1', 0 }, filename_prefix = 'embed' } } })\n"
     "for i = 1, jobs do assert(pool:submit(wf:clone():input('1', 'color', i))) end\n";
 
-static void frame(void) {                            /* what a game would draw */
-    struct timespec t = { 0, 16000000 };
-    nanosleep(&t, NULL);
-}
-
 int main(int argc, char **argv) {
     if (argc < 2) return fprintf(stderr, "usage: host URL [JOBS]\n"), 2;
     int jobs = argc > 2 ? atoi(argv[2]) : 8;
@@ -43,10 +37,7 @@ int main(int argc, char **argv) {
     moonpool_on_event(m, on_event, NULL);
     snprintf(head, sizeof head, "url, jobs = '%s', %d", argv[1], jobs);
     if (moonpool_run(m, head, "=arguments") || moonpool_run(m, batch, "=batch")) return 1;
-    for (int frames = 0; moonpool_unfinished(m) && frames < 3600; frames++) {
-        moonpool_step(m, 0);
-        frame();
-    }
+    for (int turns = 0; moonpool_unfinished(m) && turns < 6000; turns++) moonpool_step(m, 10);
     int left = (int)moonpool_unfinished(m);
     moonpool_close(m);
     printf("%d of %d jobs finished\n", finished, jobs);

@@ -142,6 +142,45 @@ static const char *sniff(mp_str image) {
     return "jpeg";
 }
 
+static int le16(const unsigned char *p) { return p[0] | p[1] << 8; }
+static int be16(const unsigned char *p) { return p[0] << 8 | p[1]; }
+
+static int png_size(const unsigned char *p, size_t n, int *w, int *h) {
+    if (n < 24 || p[16] || p[20]) return -1;         /* nobody's preview is wider than 16 million */
+    *w = p[17] << 16 | p[18] << 8 | p[19];
+    *h = p[21] << 16 | p[22] << 8 | p[23];
+    return 0;
+}
+
+static int webp_size(const unsigned char *p, size_t n, int *w, int *h) {
+    if (n < 30) return -1;
+    if (memcmp(p + 12, "VP8 ", 4) == 0) { *w = le16(p + 26) & 0x3fff; *h = le16(p + 28) & 0x3fff; }
+    else if (memcmp(p + 12, "VP8L", 4) == 0) { *w = 1 + (le16(p + 21) & 0x3fff); *h = 1 + ((le16(p + 22) >> 6 | p[24] << 10) & 0x3fff); }
+    else if (memcmp(p + 12, "VP8X", 4) == 0) { *w = 1 + (le16(p + 24) | p[26] << 16); *h = 1 + (le16(p + 27) | p[29] << 16); }
+    else return -1;
+    return 0;
+}
+
+/* Segments up to the frame's head: markers C0 to CF but C4, C8 and CC. */
+static int jpeg_size(const unsigned char *p, size_t n, int *w, int *h) {
+    if (n < 4 || p[0] != 0xff || p[1] != 0xd8) return -1;
+    for (size_t i = 2; i + 9 <= n && p[i] == 0xff;) {
+        int marker = p[i + 1];
+        if (marker == 0xff) { i++; continue; }
+        if (marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 && marker != 0xcc) { *h = be16(p + i + 5); *w = be16(p + i + 7); return 0; }
+        if (be16(p + i + 2) < 2) return -1;
+        i += 2 + (size_t)be16(p + i + 2);
+    }
+    return -1;
+}
+
+int mp_image_size(mp_str image, int *width, int *height) {
+    const unsigned char *p = (const unsigned char *)image.p;
+    const char *format = sniff(image);
+    *width = *height = 0;
+    return *format == 'p' ? png_size(p, image.n, width, height) : *format == 'w' ? webp_size(p, image.n, width, height) : jpeg_size(p, image.n, width, height);
+}
+
 static int preview_metadata(mp_str json, mp_msg *m) {
     mp_scan s = mp_scan_of(json);
     mp_str name;

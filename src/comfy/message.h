@@ -51,4 +51,6 @@ int mp_msg_next_cached(mp_scan *s, int first, mp_str *id, char *scratch, size_t 
 int mp_msg_next_state(mp_scan *s, int first, mp_node_state *st);
 /* An entry whose first `head` bytes are known to be as before: reads its numbers and its state only. 0: not that shape. */
 int mp_msg_reread_state(mp_scan *s, uint32_t head, mp_node_state *st);
+/* Width and height of a PNG, JPEG or WebP, from its head. 0, or -1: it does not tell. */
+int mp_image_size(mp_str image, int *width, int *height);
 #endif

@@ -24,7 +24,8 @@ typedef struct l_ctx {
     int closing;                                     /* the state is being closed: no more callbacks into Lua */
     int stepping;                                    /* a step is under way, tasks included */
     int callbacks;                                   /* depth of callbacks running: nothing may wait there */
-    void (*log)(void *ud, int level, const char *line);          /* a host's; NULL: stderr */
+    void (*log)(void *ud, int level, const char *line);          /* a host's; NULL: stderr, or with `quiet` nowhere */
+    int quiet;
     void *log_ud;
 } l_ctx;
 
@@ -45,6 +46,8 @@ struct l_pool {
 l_ctx *l_context(lua_State *L);                      /* made when first asked for */
 mp_loop *l_loop(lua_State *L);                       /* raises when there is none to be had */
 void l_write_log(l_ctx *c, int level, const char *line);
+struct moonpool_image;
+void l_host_preview(l_ctx *c, const struct moonpool_image *image);                   /* to the host, if it wants them */
 
 /* l_call.c: the function and nargs arguments are on the stack; 0, or the error with traceback was logged. */
 int l_pcall(lua_State *L, int nargs, int nresults, const char *what);

@@ -13,7 +13,7 @@ int l_traceback(lua_State *L) {
 
 void l_write_log(l_ctx *c, int level, const char *line) {
     if (c->log) c->log(c->log_ud, level, line);
-    else fprintf(stderr, "moonpool: %s: %s\n", mp_log_name(level), line);
+    else if (!c->quiet) fprintf(stderr, "moonpool: %s: %s\n", mp_log_name(level), line);
 }
 
 int l_pcall(lua_State *L, int nargs, int nresults, const char *what) {

@@ -16,6 +16,9 @@ struct moonpool {                                    /* also the context's userd
     int own;                                         /* made by moonpool_open */
     moonpool_event on_event;
     void *event_ud;
+    moonpool_preview on_preview;
+    void *preview_ud;
+    mp_buf warning;                                  /* pieces of one of Lua's warnings */
 };
 
 static int context_gc(lua_State *L) {
@@ -23,6 +26,7 @@ static int context_gc(lua_State *L) {
     m->c.closing = 1;
     mp_loop_free(m->c.loop);
     m->c.loop = NULL;
+    mp_buf_free(&m->warning);
     return 0;
 }
 
@@ -264,6 +268,11 @@ static int core_read_input(lua_State *L) {
     return 1;
 }
 
+static int core_host_preview(lua_State *L) {
+    lua_pushboolean(L, ((moonpool *)l_context(L))->on_preview != NULL);
+    return 1;
+}
+
 static int core_url(lua_State *L) {
     size_t n;
     const char *z = luaL_checklstring(L, 1, &n);
@@ -315,7 +324,7 @@ static int error_text(lua_State *L) {
 int l_open_core(lua_State *L) {
     static const luaL_Reg functions[] = {
         { "step", core_step }, { "wake", core_wake }, { "on_turn", core_on_turn }, { "in_callback", core_in_callback }, { "now", core_now }, { "wall", core_wall }, { "fd", core_fd },
-        { "next_timeout_ms", core_timeout }, { "log", core_log }, { "host_event", core_host_event }, { "url_encode", core_url }, { "isatty", core_isatty },
+        { "next_timeout_ms", core_timeout }, { "log", core_log }, { "host_event", core_host_event }, { "host_preview", core_host_preview }, { "url_encode", core_url }, { "isatty", core_isatty },
         { "cpu_ms", core_cpu }, { "methods", core_methods }, { "metatable", core_metatable }, { "source", core_source }, { "catch_signals", core_catch_signals },
         { "interrupted", core_interrupted }, { "hangup", core_hangup }, { "distance", core_distance }, { "formatter", l_formatter }, { "digest", core_digest }, { "list_folder", core_list_folder }, { "readable", core_readable }, { "read_input", core_read_input }, { NULL, NULL }
     };
@@ -384,6 +393,17 @@ static int protected_open(lua_State *L) {
     return 0;
 }
 
+/* Lua's warnings are lines of the log; its own control messages ("@on") are not needed. */
+static void on_warning(void *ud, const char *piece, int more) {
+    moonpool *m = ud;
+    if (!m->warning.n && !more && *piece == '@') return;
+    if (m->c.closing) return;
+    mp_buf_puts(&m->warning, piece);
+    if (more) return;
+    l_write_log(&m->c, MP_LOG_WARN, m->warning.p);
+    mp_buf_clear(&m->warning);
+}
+
 moonpool *moonpool_open(moonpool_log log, void *ud) {
     lua_State *L = luaL_newstate();
     if (!L) return NULL;
@@ -395,8 +415,8 @@ moonpool *moonpool_open(moonpool_log log, void *ud) {
     }
     moonpool *m = (moonpool *)l_context(L);
     m->own = 1;
-    m->c.log = log;
-    m->c.log_ud = ud;
+    moonpool_on_log(m, log, ud);
+    lua_setwarnf(L, on_warning, m);
     return m;
 }
 
@@ -424,6 +444,22 @@ int moonpool_run(moonpool *m, const char *source, const char *name) {
 void moonpool_on_event(moonpool *m, moonpool_event fn, void *ud) {
     m->on_event = fn;
     m->event_ud = ud;
+}
+
+void moonpool_on_preview(moonpool *m, moonpool_preview fn, void *ud) {
+    m->on_preview = fn;
+    m->preview_ud = ud;
+}
+
+void l_host_preview(l_ctx *c, const moonpool_image *image) {
+    moonpool *m = (moonpool *)c;
+    if (m->on_preview) m->on_preview(m->preview_ud, image);
+}
+
+void moonpool_on_log(moonpool *m, moonpool_log log, void *ud) {
+    m->c.log = log;
+    m->c.log_ud = ud;
+    m->c.quiet = log == NULL;
 }
 
 int moonpool_step(moonpool *m, int wait_ms) { return m->c.callbacks > 0 ? MOONPOOL_EBUSY : step(&m->c, wait_ms); }

@@ -1,5 +1,7 @@
 /* lua/l_pool.c -- floor 7, lua: the pool for scripts. What waits is in lua/moonpool/init.lua. */
 #include "lua/inside.h"
+#include "comfy/message.h"
+#include "moonpool.h"
 #include "wire/journal.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -25,26 +27,62 @@ static void push_pool(lua_State *L, l_pool *lp) {
     lua_remove(L, -2);
 }
 
-/* handler(pool, name, job id, client serial, node, value, max, overall, data, format, delay_ms) */
-static void on_event(void *ud, const mp_event *e) {
-    l_pool *lp = ud;
-    lua_State *L = lp->ctx->L;
-    if (lp->handler == LUA_NOREF || !lua_checkstack(L, 20)) return;
-    int top = lua_gettop(L);
+/* (pool, event): handler(pool, name, job id, client serial, node, value, max, overall, data, format, delay_ms). All that may
+ * raise happens in here, inside a protected call: above us are libraries that no error may cross. Of a preview value and
+ * max are its width and height. */
+static int tell_event(lua_State *L) {
+    l_pool *lp = lua_touserdata(L, 1);
+    const mp_event *e = lua_touserdata(L, 2);
+    double value = e->value, max = e->max;
+    luaL_checkstack(L, 20, NULL);
+    if (e->kind == MP_EV_JOB_PREVIEW) {
+        int w = 0, h = 0;
+        mp_image_size(mp_str_make(e->data, e->n_data), &w, &h);
+        value = w;
+        max = h;
+        l_push_job_id(L, mp_pool_job(lp->pool, e->job), e->job);
+        l_host_preview(lp->ctx, &(moonpool_image){ luaL_optstring(L, -1, ""), e->node, e->format, e->data, e->n_data, w, h });
+        lua_pop(L, 1);
+    }
     lua_rawgeti(L, LUA_REGISTRYINDEX, lp->handler);
     push_pool(L, lp);
     lua_pushstring(L, event_names[e->kind]);
     lua_pushinteger(L, (lua_Integer)e->job);
     lua_pushinteger(L, e->client);
     lua_pushstring(L, e->node);
-    lua_pushnumber(L, e->value);
-    lua_pushnumber(L, e->max);
+    lua_pushnumber(L, value);
+    lua_pushnumber(L, max);
     lua_pushnumber(L, e->overall);
     lua_pushlstring(L, e->data ? e->data : "", e->n_data);
     lua_pushstring(L, e->format);
     lua_pushnumber(L, (double)e->delay / 1000);
-    l_pcall(L, 11, 0, "event handler");
+    lua_call(L, 11, 0);
+    return 0;
+}
+
+static void on_event(void *ud, const mp_event *e) {
+    l_pool *lp = ud;
+    lua_State *L = lp->ctx->L;
+    if (lp->handler == LUA_NOREF || !lua_checkstack(L, 20)) return;
+    int top = lua_gettop(L);
+    lua_pushcfunction(L, tell_event);
+    lua_pushlightuserdata(L, lp);
+    lua_pushlightuserdata(L, (void *)e);
+    l_pcall(L, 2, 0, "event handler");
     lua_settop(L, top);
+}
+
+typedef struct { l_pool *lp; int level; const char *line; } log_line;
+
+static int tell_line(lua_State *L) {
+    const log_line *l = lua_touserdata(L, 1);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, l->lp->handler);
+    push_pool(L, l->lp);
+    lua_pushliteral(L, "log");
+    lua_pushstring(L, mp_log_name(l->level));
+    lua_pushstring(L, l->line);
+    lua_call(L, 4, 0);
+    return 0;
 }
 
 /* Lines go to the log by its level, and to listeners of "warn" and so on by the event handler, which only notes them:
@@ -55,12 +93,10 @@ static void on_log(void *ud, int level, const char *line) {
     if (level >= lp->log_shown) l_write_log(lp->ctx, level, line);
     if (!lp->log_told || lp->handler == LUA_NOREF || !lua_checkstack(L, 20)) return;
     int top = lua_gettop(L);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, lp->handler);
-    push_pool(L, lp);
-    lua_pushliteral(L, "log");
-    lua_pushstring(L, mp_log_name(level));
-    lua_pushstring(L, line);
-    l_pcall(L, 4, 0, "log listener");
+    log_line l = { lp, level, line };
+    lua_pushcfunction(L, tell_line);
+    lua_pushlightuserdata(L, &l);
+    l_pcall(L, 1, 0, "log listener");
     lua_settop(L, top);
 }
 

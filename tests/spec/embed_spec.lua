@@ -3,10 +3,10 @@ local moonpool = require "moonpool"
 local H = require "helper"
 
 -- A server in a process of its own; returns its address and a function that stops it.
-local function server()
+local function server(more)
   local out = H.build .. "/tmp/embed-sim.txt"
   os.remove(out)
-  os.execute(("%s sim --port 0 --speed 50 > %s 2>&1 & echo $! > %s.pid"):format(H.moonpool, out, out))
+  os.execute(("%s sim --port 0 --speed 50 %s > %s 2>&1 & echo $! > %s.pid"):format(H.moonpool, more or "", out, out))
   local url
   for _ = 1, 500 do                                    -- until its line is there
     local f = io.open(out)
@@ -19,7 +19,57 @@ local function server()
 end
 
 describe("embedding", function()
-  it("a C host finishes a batch with one step per frame", function()
+  it("a program with a poll loop of its own steps only when there is something", function()
+    local url, stop = server()
+    local out, code = H.run(("%s/poll %s 6"):format(H.build, url))
+    stop()
+    assert.equal(0, code, out)
+    assert.is_true(tonumber(out:match "6 of 6 jobs finished in (%d+) steps") < 2000, out)
+  end)
+
+  it("a game with Lua of its own gets previews as bytes, with width and height", function()
+    local url, stop = server "--previews"
+    local out, code = H.run(("%s/game --frames 300 --frame-us 1000 %s"):format(H.build, url))
+    stop()
+    assert.equal(0, code, out)
+    local jobs, previews = out:match "300 frames, (%d+) jobs done, 0 failed, (%d+) previews of 64x64"
+    assert.is_true(tonumber(jobs) > 0 and tonumber(previews) > 0, out)
+  end)
+
+  it("states in threads of their own share nothing", function()
+    local out, code = H.run(H.build .. "/threads")
+    assert.equal(0, code, out)
+    assert.matches("all done", out)
+  end)
+
+  it("installs: a C program outside of the tree, and stock Lua", function()
+    if H.build ~= "build" then return end
+    local dir = H.folder "install"
+    local here = io.popen("pwd"):read "l"
+    local prefix = here .. "/" .. dir .. "/usr"
+    assert.equal(0, (select(2, H.run("MAKEFLAGS= make -s install PREFIX=" .. prefix))))
+    H.write(dir .. "/c.c", [[
+      #include <moonpool.h>
+      #include <stdio.h>
+      int main(void) {
+          moonpool *m = moonpool_open(NULL, NULL);
+          if (!m || moonpool_run(m, "local s <close> = require('moonpool').sim {}", "=c")) return 1;
+          moonpool_close(m);
+          puts("it links and runs");
+          return 0;
+      }]])
+    local flags = ("PKG_CONFIG_PATH=%s/lib/pkgconfig pkg-config"):format(prefix)
+    local out, code = H.run(("cc -o %s/shared %s/c.c $(%s --cflags --libs moonpool) -Wl,-rpath,%s/lib && %s/shared"):format(dir, dir, flags, prefix, dir))
+    assert.same({ "it links and runs\n", 0 }, { out, code })
+    out, code = H.run(("cc -o %s/static %s/c.c $(%s --static --cflags --libs moonpool | sed s/-lmoonpool/-l:libmoonpool.a/) && %s/static"):format(dir, dir, flags, dir))
+    assert.same({ "it links and runs\n", 0 }, { out, code })
+    out, code = H.run(("cd / && LUA_CPATH='%s/lib/lua/5.4/?.so;;' lua5.4 -e 'print(require \"moonpool\"._VERSION)'"):format(prefix))
+    assert.same({ "moonpool 0.1\n", 0 }, { out, code })
+    out = H.run(("cd / && %s/bin/moonpool -v"):format(prefix))
+    assert.matches("moonpool 0.1", out)
+  end)
+
+  it("a C program without Lua finishes a batch", function()
     local url, stop = server()
     local out, code = H.run(("%s/host %s 6"):format(H.build, url))
     stop()

@@ -65,6 +65,7 @@ end
 local interactive = false
 
 local function run(chunk, ...)
+  task.interpreter = true                                  -- errors nobody waits for are told at the end
   core.catch_signals()
   task.on_idle = on_signal
   local ok, words = xpcall(chunk, function(e)

@@ -143,7 +143,7 @@ local function as_json(item, r, paths)
   return json.encode {
     job_id = r.job_id, status = r.status, client = r.client, prompt_id = r.prompt_id, number = item.number, set = next(item.fields) and item.fields or nil,
     files = json.array(paths or {}), error = r.error and { kind = r.error.kind, message = r.error.message, node = r.error.node } or nil,
-    total_ms = r.profile and r.profile.totalDuration, execution_ms = r.profile and r.profile.executionTime, seeds = r.auto_seeds,
+    total_ms = r.profile and r.profile.totalDuration, execution_ms = r.profile and r.profile.executionTime, seeds = r.auto_seeds and next(r.auto_seeds) and r.auto_seeds or nil,
   }
 end
 
@@ -162,13 +162,13 @@ local function submit(o)
   end
   local servers, no_servers, config = servers_of(o)
   if not servers then return fail(no_servers) end
-  local options, key = { log_level = "error" }, nil
+  local options = { log_level = "error" }
   for k, v in pairs(config.pool) do options[k] = v end
   if #o.policy > 0 then options.policy = #o.policy == 1 and o.policy[1] or o.policy end
   if o.profile_log then options.profile_log = o.profile_log end
   if o.label then options.profile_label = o.label end
-  key, why = key_of(o)
-  if why then return fail("--api-key-file: " .. why) end
+  local key, no_key = key_of(o)
+  if no_key then return fail("--api-key-file: " .. no_key) end
   local report
   if o.report then
     report, why = moonpool.report.load(o.report)
@@ -192,7 +192,7 @@ local function submit(o)
   end
   local out, began = o.out or config.submit.out, core.now()
   local pattern, digits = o.name or config.submit.name or "{number}_{filename}", #tostring(#items)
-  local by_job, results, paths_of, files, bad = {}, {}, {}, 0, 0
+  local by_job, results, files, bad = {}, {}, 0, 0
   local tell, clear = painter(pool, #items)
   for _, item in ipairs(items) do
     local job, refused = pool:submit(item.workflow, { priority = o.priority, metadata = { number = item.number, set = next(item.fields) and item.fields or nil } })
@@ -223,7 +223,7 @@ local function submit(o)
     else
       for _, path in ipairs(paths) do print(path) end
     end
-    results[#results + 1], paths_of[r] = r, paths
+    results[#results + 1] = r
     tell(r)
   end
   clear()
