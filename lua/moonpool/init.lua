@@ -60,6 +60,7 @@ local function attachment(what, source, name, options, level)
   name = name or path and path:match "[^/\\]+$"
   if type(name) ~= "string" then error(what .. ": a file name expected", level + 1) end
   local o = options or {}
+  if o.override ~= nil and type(o.override) ~= "boolean" then error(what .. ": option 'override': true or false expected, got " .. type(o.override), level + 1) end
   return {
     data = type(source) == "string" and source or nil, path = path, name = name, subfolder = o.subfolder, type = o.type,
     overwrite = o.override, mask_of = o.original and core.json.encode(o.original),
@@ -395,7 +396,9 @@ end
 
 -- The client that made a result, and what it was asked for; nil, err when it is no longer there.
 local function maker(result)
-  local client = result.job.pool:client(result.job.client_url)
+  local fine, pool = pcall(function() return result.job.pool end)
+  if not fine or pool:_closed() then return nil, fail("gone", "the pool was closed", result.client) end
+  local client = pool:client(result.job.client_url)
   if not client then return nil, fail("gone", "the client that made it is no longer in the pool", result.client) end
   return client
 end
@@ -905,7 +908,8 @@ function Job:result() return self.ended and result_of(self) or nil end
 -- "completed", "failed", "canceled".
 function Job:on(name, fn)
   if type(fn) ~= "function" then error("job:on: a function expected, got " .. type(fn), 2) end
-  if not known_events["job:" .. tostring(name)] then error("job:on: there is no event '" .. tostring(name) .. "'", 2) end
+  if name == "prompt_assigned" then name = "accepted" end
+  if not known_events["job:" .. tostring(name)] or name == "queued" then error("job:on: there is no event '" .. tostring(name) .. "'", 2) end
   local pool, key = self.pool, self:_key()
   local st = pool:_state()
   if self.ended then return self end

@@ -1,5 +1,6 @@
 -- moonpool/plan.lua: how many clients a load needs: the real pool and the chosen policy in virtual time (world/plan.h).
 local core = require "moonpool.core"
+local task = require "moonpool.task"
 
 local M = {}
 
@@ -232,7 +233,7 @@ function M.fewest(options)
     local r, err = one(options, source, n, "plan.fewest")
     if not r then return nil, err end
     plans[n] = r
-    if r.wait.count == 0 then return nil, { kind = "policy", message = "plan.fewest: the policy refuses every job" } end
+    if r.wait.count == 0 then return nil, task.error("policy", "plan.fewest: the policy refuses every job") end
     return r.wait.p95 <= bound
   end
   local low, high = 0, 1                                     -- `low` is too few; `high` is enough once the first loop is over
@@ -240,7 +241,7 @@ function M.fewest(options)
     local yes, err = enough(high)
     if yes == nil then return nil, err end
     if yes then break end
-    if high == most then return nil, { kind = "full", message = ("plan.fewest: with %d clients 95 %% of the jobs still wait up to %.1f s"):format(most, plans[most].wait.p95 / 1000) } end
+    if high == most then return nil, task.error("full", ("plan.fewest: with %d clients 95 %% of the jobs still wait up to %.1f s"):format(most, plans[most].wait.p95 / 1000)) end
     low, high = high, math.min(high * 2, most)
   end
   while high - low > 1 do

@@ -26,7 +26,7 @@ function M.parse(text)
   local function clear() words, params, returns = {}, {}, {} end
   for line in (text .. "\n"):gmatch "(.-)\r?\n" do
     local tag, rest = line:match "^%-%-%-@(%w+)%s*(.*)$"
-    local plain = not tag and line:match "^%-%-%-%s?(.*)$"
+    local plain = not tag and not line:find "^%-%-%-|" and line:match "^%-%-%-%s?(.*)$"
     local func, args = line:match "^function%s+([%w_.:]+)%s*%((.-)%)"
     if tag == "class" then
       class = { name = rest:match "^[%w_.]+", parent = rest:match ":%s*([%w_.]+)", text = table.concat(words, " "), fields = {} }
@@ -67,7 +67,9 @@ function M.load() return M.parse(core.source "moonpool.meta.moonpool") end
 function M.signature(f)
   local kinds = {}
   for i, r in ipairs(f.returns) do kinds[i] = r.type:gsub("moonpool%.", "") end
-  local head = f.owner == "" and f.name or f.owner:gsub("^M$", "moonpool"):gsub("^%u", string.lower) .. (f.method and ":" or ".") .. f.name
+  local lib = f.owner:match "^(.*)Lib$" or f.owner == "Json" and "json"
+  local owner = f.owner == "moonpool" and "moonpool" or lib and "moonpool." .. lib:lower() or f.owner:gsub("^%u", string.lower)
+  local head = owner .. (f.method and ":" or ".") .. f.name
   return ("%s(%s)%s"):format(head, f.args, #kinds > 0 and " -> " .. table.concat(kinds, ", ") or "")
 end
 

@@ -7,15 +7,13 @@ for i = 2, #arg do
   local text = f:read "a"
   f:close()
   local name = arg[i]:gsub("^lua/", ""):gsub("%.lua$", ""):gsub("/", "."):gsub("%.init$", "")
-  if not name:find "^moonpool%.meta" then
-    out:write("static const char file_", i, "[] = {")
-    for k = 1, #text, 24 do
-      local bytes = { text:byte(k, k + 23) }
-      out:write("\n", table.concat(bytes, ","), ",")
-    end
-    out:write("0};\n")
-    names[#names + 1] = ("{\"%s\", file_%d, %d},"):format(name, i, #text)
+  out:write("static const char file_", i, "[] = {")
+  for k = 1, #text, 24 do
+    local bytes = { text:byte(k, k + 23) }
+    out:write("\n", table.concat(bytes, ","), ",")
   end
+  out:write("0};\n")
+  names[#names + 1] = ("{\"%s\", file_%d, %d},"):format(name, i, #text)
 end
 out:write("const l_embedded l_embedded_files[] = {", table.concat(names), "{NULL, NULL, 0}};\n")
 out:close()

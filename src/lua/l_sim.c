@@ -28,7 +28,8 @@ static int sim_new(lua_State *L) {
     mp_buf costs = { 0 };
     lua_settop(L, 1);
     l_options(L, 1, sim_opts, &a, "sim");
-    if (lua_istable(L, 1) && lua_getfield(L, 1, "costs") == LUA_TTABLE) {
+    if (lua_istable(L, 1) && lua_getfield(L, 1, "costs") != LUA_TNIL) {
+        if (!lua_istable(L, -1)) return luaL_error(L, "sim: option 'costs': a table of class = ms (or {ms =, step_ms =}) expected, got %s", luaL_typename(L, -1));
         l_to_json(L, -1, &costs, "sim: option 'costs'");
         lua_pushlstring(L, costs.p, costs.n);
         mp_buf_free(&costs);

@@ -121,7 +121,7 @@ static int workflow_inputs(lua_State *L) {
 static int workflow_set(lua_State *L) {
     l_workflow *u = check(L, 1);
     mp_str path = check_str(L, 2);
-    luaL_checkany(L, 3);
+    luaL_argcheck(L, !lua_isnoneornil(L, 3), 3, "a value expected (json.null for null)");
     for (size_t i = path.n; i-- > 1;) {
         if (path.p[i] != '.' || mp_workflow_index(u->w, mp_str_make(path.p, i)) < 0) continue;
         mp_str name = mp_str_make(path.p + i + 1, path.n - i - 1);

@@ -32,7 +32,7 @@ local function tell_class(c, api, add)
   end
   local last = c.name:match "[%w_]+$"
   for _, f in ipairs(api.functions) do
-    if f.owner == last or f.owner == c.name then add "" tell_function(f, add) end
+    if f.owner == last then add "" tell_function(f, add) end
   end
 end
 
@@ -46,10 +46,10 @@ local function find(topic)
     return name:lower() == low
   end
   for _, c in ipairs(api.classes) do
-    if found(short(c.name)) then tell_class(c, api, add) add "" end
+    if found((short(c.name):gsub("Lib$", ""))) then tell_class(c, api, add) add "" end
   end
   for _, f in ipairs(api.functions) do
-    local owner = f.owner:lower():gsub("^moonpool%.", "")
+    local owner = f.owner:lower():gsub("lib$", "")
     if found(f.name) or low == owner .. ":" .. f.name:lower() or low == owner .. "." .. f.name:lower() then tell_function(f, add) add "" end
   end
   if #lines == 0 then
@@ -69,7 +69,7 @@ local function overview()
   local api, names, functions = reference.load(), {}, {}
   for _, c in ipairs(api.classes) do names[#names + 1] = short(c.name) end
   for _, f in ipairs(api.functions) do
-    if f.owner == "M" or f.owner == "moonpool" or f.owner:find "^moonpool%." then functions[#functions + 1] = f.owner:gsub("^M$", "moonpool") .. "." .. f.name end
+    if not f.method then functions[#functions + 1] = reference.signature(f):match "^[^(]+" end
   end
   print "moonpool help TOPIC: a class, a function or method, or an option:"
   print "    moonpool help Pool      moonpool help submit      moonpool help cooldown_ms"
