@@ -618,7 +618,8 @@ local function want(pool)
   local st, names = pool:_state(), {}
   for _, name in ipairs(optional) do
     local short = name:match ":(.*)$"
-    names[name] = st.on[name] ~= nil or st.wanted[short] or (aliases[name] and st.on[aliases[name]] ~= nil) or name ~= "client:message" and (name == "job:preview" and core.host_preview() or name ~= "job:preview" and core.host_event()) or nil
+    local host = name == "job:preview" and core.host_preview() or name ~= "job:preview" and name ~= "client:message" and core.host_event()
+    names[name] = st.on[name] ~= nil or st.wanted[short] or (aliases[name] and st.on[aliases[name]] ~= nil) or host or nil
   end
   for name in pairs(st.on) do
     if name:find "^client:" and not known_events[name] then names["client:message"] = true end

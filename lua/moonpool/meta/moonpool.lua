@@ -1,4 +1,5 @@
 ---@meta moonpool
+-- luacheck: ignore
 -- Types of the Lua API of Moonpool 0.1 (commit ac4bc8d) for LuaLS editors. Nothing here runs.
 -- Times are milliseconds. Wrong arguments raise; what goes wrong outside comes back as nil, err.
 -- "Waits": inside a task of moonpool.spawn it yields, outside of any task it runs the loop. Callbacks and hooks may not wait.
