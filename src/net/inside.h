@@ -28,6 +28,7 @@ struct mp_loop {
     struct mp_timer *timers;
     CURL *idle[16];                                  /* easy handles for reuse */
     int n_idle;
+    struct mp_loop *next_kept;
 };
 
 int loop_lws(mp_loop *l, mp_err *e);                 /* makes the context when first needed */

@@ -1,6 +1,9 @@
 /* net/loop.c -- floor 1, net: the loop, its timers, its worker threads, and the libwebsockets context.
  * libwebsockets looks at its own timers only after I/O; whoever arms one of its timeouts calls lws_cancel_service.
- * A clean end: destroy the context, some turns of the loop, destroy it again, close the loop.
+ * A clean end: destroy the context, some turns of the loop, destroy it again, close the loop. But the library (4.1) then
+ * closes the descriptor of its own wake-up twice, and between the two another thread may have been given that number. So a
+ * loop with a context is not destroyed: it is emptied and kept for the next one that is asked for (`kept`). Only when
+ * something of it would not go away is it destroyed after all.
  *
  * Settings that cure traps of the library: no extensions are given, so permessage-deflate is never offered; the retry
  * policy and names are static, because their pointers are kept; vhosts without listeners, one for clients and one for
@@ -8,6 +11,7 @@
  * read sizes of 16 KB keep one talkative peer from holding up the others; the context is never destroyed in a callback. */
 #include "net/inside.h"
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -22,7 +26,59 @@ static mp_time clock_us(clockid_t id) {
 
 static void on_async(uv_async_t *a) { (void)a; }
 
+static mp_loop *kept;                                /* under the lock of process_enter; linked by next_kept */
+
+/* How many descriptors the loop waits for, or -1. */
+static int watched(const mp_loop *l) {
+    char path[64], line[256];
+    int n = 0;
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", uv_backend_fd(&l->uv));
+    FILE *f = fopen(path, "r");
+    if (!f) return -1;
+    while (fgets(line, sizeof line, f)) n += strncmp(line, "tfd:", 4) == 0;
+    fclose(f);
+    return n;
+}
+
+#define OWN_DESCRIPTORS 3                            /* libuv's wake-up and signals, libwebsockets' wake-up */
+
+/* Everything of others has been told to go; when it is gone, the loop waits for its next owner. 0: it is not gone. */
+static int keep(mp_loop *l) {
+    int n = -1;
+    for (int i = 0; i < 100; i++) {
+        lws_cancel_service(l->lws);
+        uv_run(&l->uv, UV_RUN_NOWAIT);
+        if (i >= 20 && !l->works && (n = watched(l)) <= OWN_DESCRIPTORS) break;
+    }
+    if (l->works || n < 0 || n > OWN_DESCRIPTORS) return 0;
+    http_free(l);
+    for (int i = 0; i < 10; i++) uv_run(&l->uv, UV_RUN_NOWAIT);
+    l->kick.data = NULL;
+    l->multi = NULL;
+    process_enter();
+    l->next_kept = kept;
+    kept = l;
+    process_leave();
+    return 1;
+}
+
 mp_loop *mp_loop_new(mp_err *e) {
+    process_enter();
+    mp_loop *old = kept;
+    if (old) kept = old->next_kept;
+    if (old && http_init(old, e) == 0) {
+        old->epoch = clock_us(CLOCK_REALTIME) - clock_us(CLOCK_MONOTONIC);
+        old->closing = 0;
+        process_leave();
+        return old;
+    }
+    if (old) {                                       /* no handle to be had: the next one may be luckier */
+        old->next_kept = kept;
+        kept = old;
+        process_leave();
+        return NULL;
+    }
+    process_leave();
     mp_loop *l = mp_alloc(sizeof *l);
     process_enter();
     int rc = uv_loop_init(&l->uv);
@@ -128,6 +184,7 @@ void mp_loop_free(mp_loop *l) {
     http_close_all(l);
     while (l->timers) mp_timer_free(l->timers);
     for (int i = 0; i < 200 && l->works; i++) uv_run(&l->uv, UV_RUN_ONCE);
+    if (l->lws && keep(l)) return;
     process_enter();
     if (l->lws) {
         lws_context_destroy(l->lws);
