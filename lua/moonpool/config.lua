@@ -74,7 +74,8 @@ end
 -- file is there and wrong.
 function M.load()
   local ok, found = pcall(function()
-    local home = os.getenv "XDG_CONFIG_HOME" or (os.getenv "HOME" or "") .. "/.config"
+    local home = os.getenv "XDG_CONFIG_HOME"
+    if not home or home == "" then home = (os.getenv "HOME" or "") .. "/.config" end
     local c, from = nil, nil
     for _, path in ipairs { "moonpool.lua", home .. "/moonpool/moonpool.lua" } do
       c, from = load_file(path), path

@@ -136,6 +136,19 @@ describe("the editor types", function()
     end
   end)
 
+  it("are what the README's reference is made from", function()
+    local out, code = H.run(H.moonpool .. " scripts/setup.d/readme.lua --check")
+    assert.equal(0, code, out)
+  end)
+
+  it("have every kind of error, and the README its cause and cure", function()
+    local kinds, readme = {}, H.read "README.md"
+    local section = readme:match "## Error handling\n(.-)\n## "
+    for kind in H.read("lua/moonpool/meta/moonpool.lua"):gmatch '%-%-%-| "([%w_]+)"' do kinds[kind] = true end
+    for kind in pairs(kinds) do assert.is_truthy(section:find("`" .. kind .. "`", 1, true), kind) end
+    assert.is_true(kinds.csv and kinds.config)
+  end)
+
   it("are Lua", function() assert(loadfile "lua/moonpool/meta/moonpool.lua") end)
 end)
 

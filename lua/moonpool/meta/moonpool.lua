@@ -42,6 +42,8 @@
 ---| "aborted"
 ---| "tls"
 ---| "closed"
+---| "csv"
+---| "config"
 ---| "error"
 
 ---An error as a value. tostring(err) gives "kind: message".
