@@ -17,7 +17,11 @@ do
     i = i + 2
   end
 end
-local jobs = tonumber(options.jobs) or error("--jobs: a number expected", 0)
+local jobs = math.tointeger(tonumber(options.jobs))
+if not jobs or jobs < 1 then
+  io.stderr:write("demo.lua: --jobs: a whole number from 1 expected, got ", options.jobs, "\n")
+  os.exit(2, true)
+end
 
 -- Two text-to-image workflows that differ in their model, so in their structural hash.
 local function text_to_image(model, steps, side)

@@ -96,6 +96,12 @@ local named = setmetatable({}, { __mode = "k" })          -- per workflow: names
 -- Calls one or more inputs ("6.text") by a name; wf:set(name, value) then sets them all.
 function Workflow:name_input(name, ...)
   if type(name) ~= "string" or select("#", ...) == 0 then error("name_input: a name and paths of inputs expected", 2) end
+  for i, path in ipairs { ... } do
+    local known_node = false
+    if type(path) ~= "string" then error(("name_input: path %d: a string like \"6.text\" expected, got %s"):format(i, type(path)), 2) end
+    for _, n in ipairs(self:nodes()) do known_node = known_node or path:sub(1, #n.id + 1) == n.id .. "." end
+    if not known_node then error(("name_input: the workflow has no node that \"%s\" begins with"):format(path), 2) end
+  end
   local mine = named[self] or {}
   named[self] = mine
   mine[name] = { ... }
@@ -751,7 +757,7 @@ function Client:resume() self:_pause(false) return self end
 
 -- A task that submits a thousand jobs lets the first ones leave.
 local function breathe(ok, ...)
-  if not ok then error((...), 3) end
+  if not ok then error((...), 2) end
   task.breathe(32)
   return ...
 end
@@ -935,5 +941,22 @@ M.plan = require "moonpool.plan"
 M.batch = require "moonpool.batch"
 M.config = require "moonpool.config"
 M.edit = require "moonpool.edit"
+
+-- ---- a dot instead of a colon -------------------------------------------------------------------------------------------
+
+-- Every method says so when it is called without its object (those of C by themselves). The call itself is a tail call, so
+-- that errors still point at the script.
+for class, word in pairs { pool = "pool", client = "client", job = "job", workflow = "workflow", sim = "sim", runs = "runs" } do
+  local methods, own = core.methods("moonpool." .. class), "moonpool." .. class
+  for name, fn in pairs(methods) do
+    if not name:find "^_" and debug.getinfo(fn, "S").what ~= "C" then
+      methods[name] = function(self, ...)
+        local mt = type(self) == "userdata" and getmetatable(self)
+        if not mt or mt.__name ~= own then error(("%s:%s: called without its %s; write %s:%s(...), with a colon"):format(word, name, word, word, name), 2) end
+        return fn(self, ...)
+      end
+    end
+  end
+end
 
 return M

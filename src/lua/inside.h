@@ -62,6 +62,8 @@ void l_options(lua_State *L, int t, const opt *opts, void *to, const char *what)
 /* Field "headers" of the table at t ({Name = value}; with `lines` also {"Name: value"}) as NULL-ended lines, kept alive by
  * the stack's top; NULL when there is none. */
 const char **l_headers(lua_State *L, int t, const char *what, int lines);
+/* The object at argument i; of a method that was called without it (i 1) the error says so. */
+void *l_self(lua_State *L, int i, const char *class_name);
 int l_distance(const char *a, const char *b);        /* edit distance of two short names; 99: b is too long */
 int l_fail(lua_State *L, int code, const char *message, const char *client);         /* pushes nil, err; 2 */
 int l_fail_kind(lua_State *L, const char *kind, const char *message, const char *client);

@@ -2,6 +2,7 @@
 #include "lua/inside.h"
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 int l_traceback(lua_State *L) {
     const char *words = lua_tostring(L, 1);
@@ -41,6 +42,16 @@ int l_pcall(lua_State *L, int nargs, int nresults, const char *what) {
     free(line);
     lua_pop(L, 1);
     return rc;
+}
+
+void *l_self(lua_State *L, int i, const char *class_name) {
+    void *u = luaL_testudata(L, i, class_name);
+    lua_Debug d;
+    const char *word = strchr(class_name, '.') ? strchr(class_name, '.') + 1 : class_name;
+    if (u) return u;
+    if (i == 1 && lua_getstack(L, 0, &d) && lua_getinfo(L, "n", &d) && d.name && strcmp(d.namewhat, "method") != 0)
+        luaL_error(L, "%s:%s: called without its %s; write %s:%s(...), with a colon", word, d.name, word, word, d.name);
+    return luaL_checkudata(L, i, class_name);
 }
 
 void l_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta) {

@@ -45,7 +45,7 @@ int l_client_is(lua_State *L, int i, const l_pool *lp, uint32_t serial) {
 }
 
 static mp_job *check_job(lua_State *L, int i, l_pool **lp) {
-    l_job *u = luaL_checkudata(L, i, JOB);
+    l_job *u = l_self(L, i, JOB);
     mp_job *j = u->lp->pool ? mp_pool_job(u->lp->pool, u->id) : NULL;
     if (!j) luaL_error(L, "this job is gone: its record was dropped, or its pool was closed");
     *lp = u->lp;
@@ -53,7 +53,7 @@ static mp_job *check_job(lua_State *L, int i, l_pool **lp) {
 }
 
 static mp_client *check_client(lua_State *L, int i, l_pool **lp) {
-    l_client *u = luaL_checkudata(L, i, CLIENT);
+    l_client *u = l_self(L, i, CLIENT);
     mp_client *c = u->lp->pool ? mp_pool_client(u->lp->pool, u->serial) : NULL;
     if (!c) luaL_error(L, "this client is gone: it was removed, or its pool was closed");
     *lp = u->lp;

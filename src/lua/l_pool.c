@@ -16,7 +16,7 @@ static const char *const event_names[MP_EV_COUNT] = {
 };
 
 l_pool *l_check_pool(lua_State *L, int i) {
-    l_pool *lp = luaL_checkudata(L, i, POOL);
+    l_pool *lp = l_self(L, i, POOL);
     luaL_argcheck(L, lp->pool, i, "the pool is closed");
     return lp;
 }
@@ -431,6 +431,15 @@ static void variants_of(lua_State *L, int t, mp_job_opts *o) {
 
 static mp_time off_or(mp_time given) { return given == 0 ? MP_NEVER : given < 0 ? 0 : given; }        /* a bound of 0 switches it off */
 
+static int is_output(const mp_workflow *w, const char *name) {
+    const char *alias, *id;
+    for (size_t i = 0; i < mp_workflow_outputs(w); i++) {
+        mp_workflow_output_at(w, i, &alias, &id);
+        if (alias && strcmp(alias, name) == 0) return 1;
+    }
+    return mp_workflow_index(w, mp_str_of(name)) >= 0;
+}
+
 /* pool:_submit(workflow or list of them, options) -> job, or nil, err (kind "full", "invalid", "gone") */
 static int pool_submit(lua_State *L) {
     l_pool *lp = l_check_pool(L, 1);
@@ -461,6 +470,7 @@ static int pool_submit(lua_State *L) {
         if (o.extra_data && o.extra_data[0] != '{') return luaL_error(L, "submit: option 'extra_data': names expected as keys");
         for (size_t i = 1; o.include && lua_getfield(L, 3, "include_outputs") && i <= lua_rawlen(L, -1); i++) {
             if (lua_rawgeti(L, -1, (lua_Integer)i) != LUA_TSTRING) return luaL_error(L, "submit: option 'include_outputs': item %d: a node id expected, got %s", (int)i, luaL_typename(L, -1));
+            if (!lua_istable(L, 2) && !is_output(w, lua_tostring(L, -1))) return luaL_error(L, "submit: option 'include_outputs': item %d: the workflow has no node \"%s\", and no output of that name", (int)i, lua_tostring(L, -1));
             lua_pop(L, 2);
         }
         if (o.include && o.include[0] != '[') return luaL_error(L, "submit: option 'include_outputs': a list of node ids expected");

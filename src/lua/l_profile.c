@@ -49,7 +49,7 @@ void l_push_profile(lua_State *L, const mp_profile *p, mp_time epoch) {
 /* ---- many of them, from logs: moonpool.profiles (lua/moonpool/profiles.lua has the words) ------------------------- */
 
 #define RUNS "moonpool.runs"
-static mp_runs *check_runs(lua_State *L, int i) { return *(mp_runs **)luaL_checkudata(L, i, RUNS); }
+static mp_runs *check_runs(lua_State *L, int i) { return *(mp_runs **)l_self(L, i, RUNS); }
 
 /* runs(): an empty set */
 static int runs_new(lua_State *L) {

@@ -48,7 +48,7 @@ static int sim_new(lua_State *L) {
 }
 
 static l_sim *check(lua_State *L) {
-    l_sim *u = luaL_checkudata(L, 1, SIM);
+    l_sim *u = l_self(L, 1, SIM);
     luaL_argcheck(L, u->s, 1, "the sim is closed");
     return u;
 }
@@ -62,16 +62,23 @@ static int sim_drop(lua_State *L) {
     return 0;
 }
 
+static mp_time milliseconds(lua_State *L) {
+    double ms = luaL_checknumber(L, 2);
+    luaL_argcheck(L, ms >= 0 && ms <= 1e12, 2, "milliseconds from 0 to 1e12 expected");
+    return (mp_time)(ms * 1000);
+}
+
 /* sim:restart(ms): everything in memory is gone; connections are refused for that long */
 static int sim_restart(lua_State *L) {
     l_sim *u = check(L);
-    mp_sim_server_down(u->s, (mp_time)(luaL_optnumber(L, 2, 0) * 1000));
+    mp_sim_server_down(u->s, lua_isnoneornil(L, 2) ? 0 : milliseconds(L));
     return 0;
 }
 
+/* sim:stall(ms): answers nothing and does nothing for that long */
 static int sim_stall(lua_State *L) {
     l_sim *u = check(L);
-    mp_sim_stall(mp_sim_server_sim(u->s), now_of(u) + (mp_time)(luaL_checknumber(L, 2) * 1000));
+    mp_sim_stall(mp_sim_server_sim(u->s), now_of(u) + milliseconds(L));
     return 0;
 }
 

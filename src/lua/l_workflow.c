@@ -28,7 +28,7 @@ mp_workflow *l_test_workflow(lua_State *L, int i) {
 }
 
 static l_workflow *check(lua_State *L, int i) {
-    l_workflow *u = luaL_checkudata(L, i, WORKFLOW);
+    l_workflow *u = l_self(L, i, WORKFLOW);
     luaL_argcheck(L, u->w, i, "workflow is closed");
     return u;
 }

@@ -28,7 +28,15 @@ static char *host_of(const char *url) {
 
 static int well_formed(const char *url) {
     const char *host = strncmp(url, "http://", 7) == 0 ? url + 7 : strncmp(url, "https://", 8) == 0 ? url + 8 : NULL;
-    return host && *host && *host != '/' && !strpbrk(url, " \t\r\n\"<>\\");
+    if (!host || !*host || *host == '/' || strpbrk(url, " \t\r\n\"<>\\")) return 0;
+    const char *end = host + strcspn(host, "/?#"), *colon = NULL;
+    for (const char *z = host; z < end; z++)
+        if (*z == ':') colon = z;
+        else if (*z == ']') colon = NULL;            /* those of [::1] */
+    if (!colon || colon + 1 == end) return 1;
+    char *after;
+    unsigned long port = strtoul(colon + 1, &after, 10);
+    return after == end && port >= 1 && port <= 65535;
 }
 
 static void claim_all(mp_pool *p, mp_client *c, mp_time now) {
