@@ -45,8 +45,15 @@ int l_pcall(lua_State *L, int nargs, int nresults, const char *what) {
 }
 
 void *l_self(lua_State *L, int i, const char *class_name) {
-    void *u = luaL_testudata(L, i, class_name);
+    void *u = lua_touserdata(L, i);
     lua_Debug d;
+    if (u && lua_getmetatable(L, i)) {               /* by the name's address, most often: without looking a text up */
+        lua_rawgetp(L, LUA_REGISTRYINDEX, class_name);
+        int same = lua_rawequal(L, -1, -2);
+        lua_pop(L, 2);
+        if (same) return u;
+    }
+    u = luaL_testudata(L, i, class_name);
     const char *word = strchr(class_name, '.') ? strchr(class_name, '.') + 1 : class_name;
     if (u) return u;
     if (i == 1 && lua_getstack(L, 0, &d) && lua_getinfo(L, "n", &d) && d.name && strcmp(d.namewhat, "method") != 0)
@@ -56,6 +63,8 @@ void *l_self(lua_State *L, int i, const char *class_name) {
 
 void l_class(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta) {
     luaL_newmetatable(L, name);
+    lua_pushvalue(L, -1);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, name);         /* for l_self */
     luaL_setfuncs(L, meta, 0);
     lua_newtable(L);
     luaL_setfuncs(L, methods, 0);

@@ -348,7 +348,6 @@ static void client_field(lua_State *L, l_pool *lp, const mp_client *c, int field
     static const char *const states[] = { "connecting", "online", "offline" };
     const mp_job *j = lp->routed;
     int online = mp_client_get_state(c) == MP_CLIENT_ONLINE;
-    block_list blocks = { L, l_now(lp), 0 };
     switch (field) {
     case C_NAME: lua_pushstring(L, mp_client_name(c)); break;
     case C_URL: lua_pushstring(L, mp_client_url(c)); break;
@@ -382,18 +381,20 @@ static void client_field(lua_State *L, l_pool *lp, const mp_client *c, int field
     case C_POLLING: lua_pushboolean(L, mp_client_polling(c)); break;
     case C_BLOCKED:
         lua_newtable(L);
-        mp_client_blocks(c, add_block, &blocks);
+        mp_client_blocks(c, add_block, &(block_list){ L, l_now(lp), 0 });
         break;
     }
 }
 
-/* Upvalues: the numbers of the fields by name; the methods. Policies ask for fields by the thousand. */
+/* Upvalues: the numbers of the fields by name; the methods; the metatable of clients. Policies ask for fields by the thousand. */
 static int client_index(lua_State *L) {
     l_pool *lp;
     lua_pushvalue(L, 2);
     if (lua_rawget(L, lua_upvalueindex(1)) == LUA_TNUMBER) {
-        const mp_client *c = check_client(L, 1, &lp);
-        client_field(L, lp, c, (int)lua_tointeger(L, -1));
+        int field = (int)lua_tointeger(L, -1), quick = lua_getmetatable(L, 1) && lua_rawequal(L, -1, lua_upvalueindex(3));
+        const l_client *u = quick ? lua_touserdata(L, 1) : NULL;
+        const mp_client *c = u && u->lp->pool ? mp_pool_client(u->lp->pool, u->serial) : check_client(L, 1, &lp);
+        client_field(L, u ? u->lp : lp, c ? c : check_client(L, 1, &lp), field);
         return 1;
     }
     luaL_checkstring(L, 2);
@@ -412,6 +413,16 @@ static int client_typical(lua_State *L) {
     if (!t) return 0;
     lua_pushnumber(L, (double)t / 1000);
     return 1;
+}
+
+/* client:standing() -> warm, priority, finish_ms: what the default policy compares, in one call */
+static int client_standing(lua_State *L) {
+    l_pool *lp;
+    const mp_client *c = check_client(L, 1, &lp);
+    client_field(L, lp, c, C_WARM);
+    client_field(L, lp, c, C_PRIORITY);
+    client_field(L, lp, c, C_FINISH);
+    return 3;
 }
 
 /* headers, userpwd, insecure, ca_file and the pool's bounds for requests of the script's own */
@@ -480,7 +491,7 @@ static int client_serial(lua_State *L) {
 void l_open_job(lua_State *L) {
     static const luaL_Reg jm[] = { { "cancel", job_cancel }, { "set_priority", job_set_priority }, { "time_left", job_time_left }, { "_delivered", job_delivered }, { "_key", job_key }, { NULL, NULL } };
     static const luaL_Reg jx[] = { { "__index", job_index }, { "__gc", job_gc }, { "__close", job_gc }, { "__eq", job_eq }, { "__tostring", job_text }, { NULL, NULL } };
-    static const luaL_Reg cm[] = { { "typical_ms", client_typical }, { "_access", client_access }, { "remove", client_remove }, { "_pause", client_pause }, { "_serial", client_serial }, { NULL, NULL } };
+    static const luaL_Reg cm[] = { { "typical_ms", client_typical }, { "standing", client_standing }, { "_access", client_access }, { "remove", client_remove }, { "_pause", client_pause }, { "_serial", client_serial }, { NULL, NULL } };
     static const luaL_Reg cx[] = { { "__eq", client_eq }, { "__tostring", client_text }, { NULL, NULL } };
     l_class(L, JOB, jm, jx);
     l_class(L, CLIENT, cm, cx);
@@ -491,7 +502,8 @@ void l_open_job(lua_State *L) {
         lua_setfield(L, -2, client_names[i]);
     }
     lua_getfield(L, -2, "methods");
-    lua_pushcclosure(L, client_index, 2);
+    lua_pushvalue(L, -3);
+    lua_pushcclosure(L, client_index, 3);
     lua_setfield(L, -2, "__index");
     lua_pop(L, 1);
 }

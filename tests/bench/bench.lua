@@ -277,9 +277,36 @@ local function queue_rows()
   end
 end
 
+-- One call of the default policy's route with 16 candidates: a plan with the policy against the same plan without one.
+local function route_rows()
+  local n, a, s, k, clients = 100000, {}, {}, {}, {}
+  for i = 1, n do a[i], s[i], k[i] = i, 0.5, 1 end
+  for i = 1, 16 do clients[i] = { slots = 1 } end
+  local function cpu(policy)
+    local began = core.cpu_ms()
+    assert(core.plan { arrivals = a, services = s, kinds = k, cold = { 0 }, clients = clients, policy = policy })
+    return core.cpu_ms() - began
+  end
+  local costs = {}
+  for i = 1, 5 do costs[i] = (cpu "default" - cpu(false)) * 1000 / n end
+  local us = median(costs)
+  row("one route call of the default policy, 16 candidates, limits on", ("%.2f"):format(us), "6", "us", us <= 6)
+end
+
+-- A game's frames: what a step takes with eight busy servers that send previews (frames of 3 ms, so that the run is short).
+local function frame_rows()
+  local urls, stop = start(build .. "/moonpool sim --port 0 --count 8 --speed 4 --previews", 8)
+  local out = sh(("%s/game --frames 10000 --frame-us 3000 %s"):format(build, table.concat(urls, " ")))
+  stop()
+  local p50, p99, worst = out:match "a step took (%d+) us at p50, (%d+) at p99, (%d+) at worst"
+  print(("a step of 10,000 frames, 8 busy clients with previews (wall time): p50 %s us, p99 %s us, worst %s us"):format(p50, p99, worst))
+end
+
 truth_rows()
 plan_rows()
 queue_rows()
+route_rows()
+frame_rows()
 cpu_rows()
 queued_rows()
 scale_rows()

@@ -715,6 +715,12 @@ local Client = {}
 ---@return number?
 function Client:typical_ms(hash) end
 
+---What the default policy compares, in one call; for policies.
+---@return integer? warm 2: it ran this workflow last, 1: it holds its models, 0; nil outside of a hook.
+---@return number priority For the job of the hook.
+---@return number finish_ms When the job would be done there, from now.
+function Client:standing() end
+
 ---Takes the client out. What it holds goes elsewhere, or with drain is finished there first. Does not wait.
 ---@param options? moonpool.RemoveOptions
 ---@return boolean

@@ -5,13 +5,13 @@ local M = {}
 function M.route(_, clients)
   local best = clients[1]
   if #clients == 1 then return best end
-  local best_warmth, best_priority, best_finish = best.warm, best.priority, best.finish_ms
+  local standing = best.standing
+  local best_warmth, best_priority, best_finish = standing(best)
   for i = 2, #clients do
     local c = clients[i]
-    local w, p = c.warm, c.priority
-    local ahead = w > best_warmth or (w == best_warmth and p > best_priority)
-    if ahead or (w == best_warmth and p == best_priority and c.finish_ms < best_finish) then
-      best, best_warmth, best_priority, best_finish = c, w, p, c.finish_ms
+    local warmth, priority, finish = standing(c)
+    if warmth > best_warmth or (warmth == best_warmth and (priority > best_priority or (priority == best_priority and finish < best_finish))) then
+      best, best_warmth, best_priority, best_finish = c, warmth, priority, finish
     end
   end
   return best
