@@ -215,6 +215,21 @@ describe("moonpool -i", function()
   end)
 end)
 
+describe("a script that is none", function()
+  it("is told what it is, and what would run it", function()
+    H.write(dir .. "/p.png", "\137PNG\r\n\26\n\0\0")
+    H.write(dir .. "/b.lua", "x\0y")
+    for words, wanted in pairs {
+      [dir .. "/p.png"] = "is a picture; the workflow in it is run by: moonpool submit", [wf] = "is JSON; a workflow is run by: moonpool submit", [dir .. "/b.lua"] = "is no text",
+      ["submt x"] = "did you mean the command 'submit'%?", ["no.lua"] = "cannot open no.lua",
+    } do
+      local out, code = run(words)
+      assert.equal(1, code)
+      assert.matches(wanted, out)
+    end
+  end)
+end)
+
 describe("every command", function()
   it("explains itself with --help, and refuses wrong options with 2", function()
     for _, name in ipairs { "submit", "check", "clients", "sim", "report", "compare", "plan" } do

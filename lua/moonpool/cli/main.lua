@@ -89,6 +89,16 @@ local function run(chunk, ...)
   return task.tell_unheard() > 0 and 1 or 0
 end
 
+-- What a file that is no Lua is, as far as its first bytes tell; nil.
+local function nature(path)
+  local f = io.open(path, "rb")
+  local head = f and f:read(512) or ""
+  if f then f:close() end
+  if head:find "^\137PNG" then return "is a picture; the workflow in it is run by: moonpool submit " .. path end
+  if head:find "^%s*{" then return "is JSON; a workflow is run by: moonpool submit " .. path end
+  if head:find "%z" and not head:find "^\27Lua" then return "is no text" end
+end
+
 local function load_file(path)
   local chunk, words
   if path == "-" then
@@ -98,7 +108,12 @@ local function load_file(path)
     chunk, words = loadfile(path, "bt")
   end
   if not chunk then
-    io.stderr:write("moonpool: ", words, "\n")
+    local what = path ~= "-" and nature(path)
+    local names = {}
+    for k in pairs(commands) do names[#names + 1] = k end
+    table.sort(names)
+    local meant = not path:find "[./]" and require "moonpool.near"(path, names)
+    io.stderr:write("moonpool: ", what and path .. " " .. what or words, meant and (" (did you mean the command '%s'?)"):format(meant) or "", "\n")
     return nil
   end
   return chunk
