@@ -1,10 +1,14 @@
 -- scripts/regression_gate.lua: a gate for CI: runs a workflow a number of times, and fails when it has become slower than in the
 -- log of the release before.
 --   moonpool scripts/regression_gate.lua BASELINE.jsonl [RUNS] [SHARE]
--- Without a baseline the log of this run becomes one. Exit code 1: slower.
+-- Without a baseline the log of this run becomes one. Exit codes: 1 slower, 2 nothing could be tested.
 local moonpool = require "moonpool"
 
-local baseline, runs, share = arg[1] or error("usage: regression_gate.lua BASELINE.jsonl [RUNS] [SHARE]", 0), tonumber(arg[2] or 30), tonumber(arg[3] or 0.05)
+local baseline, runs, share = arg[1], math.tointeger(tonumber(arg[2] or 30)), tonumber(arg[3] or 0.05)
+if not baseline or not runs or runs < 1 or not share then
+  io.stderr:write "usage: regression_gate.lua BASELINE.jsonl [RUNS] [SHARE]\n"
+  os.exit(2, true)
+end
 local there = io.open(baseline)
 if there then there:close() end
 local log = there and baseline .. ".now" or baseline
@@ -24,12 +28,17 @@ if not there then
   return
 end
 local before, now = assert(moonpool.profiles.load(baseline)), assert(moonpool.profiles.load(log))
-local slower = 0
+local slower, tested = 0, 0
 for _, row in ipairs(before:compare(now).rows) do
+  if row.verdict ~= "too few" then tested = tested + 1 end
   if row.verdict == "slower" and row.change >= share then
     slower = slower + 1
     print(("%s is %.0f %% slower (%.1f ms, was %.1f ms)"):format(row.type or "the workflow", row.change * 100, row.medianB, row.medianA))
   end
+end
+if tested == 0 then
+  print(("nothing could be tested: %d runs in the baseline, %d now"):format(#before, #now))
+  os.exit(2, true)
 end
 print(slower == 0 and "nothing is slower" or ("%d rows are slower"):format(slower))
 os.exit(slower == 0 and 0 or 1, true)

@@ -2,9 +2,10 @@
 -- picture is enlarged the next one is drawn.
 --   moonpool scripts/two_stages.lua [COUNT] [OUT]
 local moonpool = require "moonpool"
-local task, batch = moonpool.task, moonpool.batch
+local task = moonpool.task
 
-local count, out = tonumber(arg[1] or 4), arg[2] or "build/two_stages"
+local count, out = math.tointeger(tonumber(arg[1] or 4)), arg[2] or "build/two_stages"
+if not count or count < 1 then error("usage: two_stages.lua [COUNT] [OUT]", 0) end
 local draw = assert(moonpool.workflow.load "scripts/workflows/text_to_image.json")
 local enlarge = assert(moonpool.workflow.load "scripts/workflows/upscale.json")
 local pool <close> = moonpool.pool {}
@@ -23,12 +24,13 @@ end
 
 local drawn = task.channel(2)
 local drawing = task.spawn(function()
-  task.workers(2, batch.sweep { { "number", { table.unpack((function() local t = {} for i = 1, count do t[i] = i end return t end)()) } } }, function(point)
-    local result = assert(pool:submit(draw:clone():input("3", "seed", point.number), { excluded_clients = only(first) })):wait()
+  local numbers, _ <close> = {}, setmetatable({}, { __close = function() drawn:close() end })    -- also when something fails
+  for i = 1, count do numbers[i] = i end
+  task.workers(2, numbers, function(number)
+    local result = assert(pool:submit(draw:clone():input("3", "seed", number), { excluded_clients = only(first) })):wait()
     assert(result.status == "completed", result.error and result.error.message)
-    drawn:put { number = point.number, bytes = assert(result:fetch(result.images[1])) }
+    drawn:put { number = number, bytes = assert(result:fetch(result.images[1])) }
   end)
-  drawn:close()
 end)
 for picture in drawn:values() do
   local wf = enlarge:clone()

@@ -79,6 +79,8 @@ end
 -- The rows of a CSV file as tables by the names in its first line; a byte order mark is skipped. separator: "," or another
 -- character. nil, err (kind io, or csv with the line).
 function M.csv(path, separator)
+  if type(path) ~= "string" then error("batch.csv: a path expected, got " .. type(path), 2) end
+  if separator ~= nil and (type(separator) ~= "string" or #separator ~= 1) then error("batch.csv: a separator of one character expected", 2) end
   local f, words = io.open(path, "rb")
   if not f then return nil, task.error("io", words) end
   local text = f:read "a"
@@ -100,6 +102,7 @@ local pictures = { png = true, jpg = true, jpeg = true, webp = true, bmp = true,
 
 -- The pictures in a folder (by the ends of their names), sorted by name: {{path =, name =, stem =}, ...}. nil, err.
 function M.images(folder)
+  if type(folder) ~= "string" then error("batch.images: a folder expected, got " .. type(folder), 2) end
   local names, words = core.list_folder(folder)
   if not names then return nil, task.error("io", words) end
   table.sort(names)
@@ -114,10 +117,14 @@ end
 -- A file name that depends on nothing but the words given: name("lighthouse", {steps = 20, sampler = "euler"}) ->
 -- "lighthouse_sampler-euler_steps-20"; of any length and characters, made harmless and cut to 120 bytes.
 function M.name(stem, fields)
-  local parts, keys = { tostring(stem) }, {}
-  for k in pairs(fields or {}) do keys[#keys + 1] = tostring(k) end
+  if stem == nil then error("batch.name: a text expected, got nil", 2) end
+  local parts, keys, by = { tostring(stem) }, {}, {}
+  for k, v in pairs(fields or {}) do
+    keys[#keys + 1] = tostring(k)
+    by[tostring(k)] = v
+  end
   table.sort(keys)
-  for _, k in ipairs(keys) do parts[#parts + 1] = k .. "-" .. tostring(fields[k]) end
+  for _, k in ipairs(keys) do parts[#parts + 1] = k .. "-" .. tostring(by[k]) end
   local text = table.concat(parts, "_"):gsub("[^%w%-_.,+=]+", "-"):gsub("^[-.]+", "")
   if #text > 120 then text = text:sub(1, 100) .. "-" .. core.digest(table.concat(parts, "_")):sub(1, 16) end
   return text == "" and "_" or text
@@ -132,9 +139,16 @@ Manifest.__index = Manifest
 -- manifest:add(key, files) notes that it is, at once and on disk. An item counts only while all of its files are there.
 -- Lines that are torn or foreign are skipped. nil, err when the file cannot be read or written.
 function M.manifest(path)
+  if type(path) ~= "string" then error("batch.manifest: a path expected, got " .. type(path), 2) end
   local m = setmetatable({ path = path, items = {} }, Manifest)
   local f = io.open(path, "rb")
   if f then
+    if f:read(0) == nil and not f:seek("end") then f:close() return nil, task.error("io", path .. " cannot be read") end
+    f:seek "set"
+    local head, why = f:read(1)
+    if not head and why then f:close() return nil, task.error("io", path .. ": " .. why) end
+    if head and head ~= "{" then f:close() return nil, task.error("io", path .. " is no manifest: its first line does not begin with {") end
+    f:seek "set"
     for line in f:lines() do
       local x = core.json.decode(line)
       if type(x) == "table" and type(x.key) == "string" then m.items[x.key] = type(x.files) == "table" and x.files or {} end
@@ -171,6 +185,7 @@ function Manifest:done(key)
 end
 
 function Manifest:add(key, files)
+  if not self.out then error("manifest:add: the manifest is closed", 2) end
   self.items[tostring(key)] = files or {}
   local ok, words = self.out:write(core.json.encode { key = tostring(key), files = core.json.array(files or {}) }, "\n")
   if ok then ok, words = self.out:flush() end

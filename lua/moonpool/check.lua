@@ -19,7 +19,7 @@ local function hint(wrong, names)
   return meant and (" (did you mean '%s'?)"):format(meant) or ""
 end
 
-local function is_link(v) return type(v) == "table" and #v == 2 and type(v[1]) == "string" and type(v[2]) == "number" end
+local function is_link(v) return type(v) == "table" and #v == 2 and type(v[1]) == "string" and math.tointeger(v[2]) ~= nil end
 local function is_number(v) return type(v) == "number" or type(v) == "userdata" end
 
 -- The definition of an input: its type ("INT", or a list of words), and its options.
@@ -35,6 +35,8 @@ local function definition(info, name)
   end
 end
 
+local plain = { INT = true, FLOAT = true, STRING = true, BOOLEAN = true, COMBO = true }   -- what is written down; the rest comes by links
+
 local function value_problem(kind, options, v)
   if type(kind) == "table" then
     local words = {}
@@ -49,8 +51,10 @@ local function value_problem(kind, options, v)
   if kind == "INT" or kind == "FLOAT" then
     if not is_number(v) and not (type(v) == "string" and tonumber(v)) then return ("a number expected, got %s"):format(type(v) == "string" and "'" .. v .. "'" or type(v)) end
     local n = tonumber(tostring(v))
+    if kind == "INT" and n and n ~= math.floor(n) then return ("a whole number expected, got %s"):format(tostring(v)) end
     if n and type(options.min) == "number" and n < options.min then return ("%s is less than the least value, %s"):format(tostring(v), tostring(options.min)) end
     if n and type(options.max) == "number" and n > options.max then return ("%s is more than the greatest value, %s"):format(tostring(v), tostring(options.max)) end
+  elseif type(kind) == "string" and kind:find "^[A-Z0-9_]+$" and not plain[kind] and type(v) ~= "table" then return ("a link to a node that gives %s expected, got %s"):format(kind, tostring(v))
   elseif kind == "STRING" and type(v) == "table" then return "a text expected, got a list or an object"
   elseif kind == "BOOLEAN" and type(v) == "table" then return "true or false expected, got a list or an object" end
 end
@@ -109,9 +113,10 @@ return function(doc, info)
       if known then kind, options = definition(known, k) end
       if is_link(v) then
         local from = doc[v[1]]
-        local given = from and info and type(info[from.class_type]) == "table" and info[from.class_type].output
+        local given = type(from) == "table" and info and type(info[from.class_type]) == "table" and info[from.class_type].output
         if v[1] == id then add(id, class, k, "it is linked to its own node")
-        elseif type(from) ~= "table" then add(id, class, k, "it is linked to node %s, which does not exist%s", v[1], hint(v[1], ids))
+        elseif from ~= nil and type(from) ~= "table" then add(id, class, k, "it is linked to node %s, which is no object", v[1])
+        elseif from == nil then add(id, class, k, "it is linked to node %s, which does not exist%s", v[1], hint(v[1], ids))
         elseif type(given) == "table" and given[v[2] + 1] == nil then add(id, class, k, "node %s (%s) has no output %d, it has %d", v[1], from.class_type, v[2], #given)
         elseif type(given) == "table" and kind and not fits(given[v[2] + 1], kind) then
           add(id, class, k, "%s expected, and node %s (%s) gives %s there", type(kind) == "table" and "a choice" or kind, v[1], from.class_type, tostring(given[v[2] + 1]))

@@ -13,7 +13,7 @@ local function read(path)
   if not f then return nil, words end
   local text, why = f:read "a"
   f:close()
-  return text, why
+  return text, not text and path .. ": " .. tostring(why) or nil
 end
 
 local function names_of(t)
@@ -44,7 +44,8 @@ local function server_of(entry, where)
   return { url = entry.url, options = options }
 end
 
--- The file is read as text and gets nothing but the environment's variables: a folder that somebody else made may hold one.
+-- The file is Lua that gives a table; of the libraries it has os.getenv. It names servers and files with keys: like a Makefile,
+-- it is for folders that one trusts.
 local function load_file(path)
   local text = read(path)
   if not text then return nil end
@@ -81,6 +82,7 @@ function M.load()
       c, from = load_file(path), path
       if c then break end
     end
+    if c and c.servers and c.servers[1] == nil and next(c.servers) then error(from .. ": servers: a list expected: { { url = ... } }", 0) end
     local result = { servers = {}, pool = c and c.pool or {}, submit = c and c.submit or {}, from = c and from }
     for i, entry in ipairs(c and c.servers or {}) do result.servers[i] = server_of(entry, ("%s: servers[%d]"):format(from, i)) end
     local env = os.getenv "MOONPOOL_SERVERS"

@@ -63,8 +63,8 @@ function M.value(wf, id, input, text)
     if type(parsed) ~= "boolean" then return nil, ("%s.%s: true or false expected, got '%s'"):format(id, input, text) end
     return parsed
   end
-  local numeric = type(parsed) == "number" or type(parsed) == "userdata"
-  if type(now) == "number" or type(now) == "userdata" then
+  local numeric = type(parsed) == "number" or (type(parsed) == "userdata" and parsed ~= core.json.null)
+  if type(now) == "number" or (type(now) == "userdata" and now ~= core.json.null) then
     if not numeric then return nil, ("%s.%s: a number expected, got '%s'"):format(id, input, text) end
     return parsed
   end
@@ -96,8 +96,9 @@ function M.sweep(wf, words)
     local from, to, by = item:match "^(%-?%d+)%.%.(%-?%d+):?(%-?%d*)$"
     if from then
       local step = by == "" and 1 or math.tointeger(tonumber(by))
+      if not math.tointeger(from) or not math.tointeger(to) or not step then return nil, ("'%s': the numbers of a range lie between -2^63 and 2^63-1"):format(item) end
       if step == 0 then return nil, ("'%s': a step of 0 never ends"):format(item) end
-      if (math.tointeger(to) - math.tointeger(from)) // step > 100000 then return nil, ("'%s': more than 100,000 values"):format(item) end
+      if ((to + 0.0) - (from + 0.0)) / step > 100000 then return nil, ("'%s': more than 100,000 values"):format(item) end
       for v = math.tointeger(from), math.tointeger(to), step do values[#values + 1] = v end
     else
       local value, why = M.value(wf, id, input, item)
@@ -115,7 +116,7 @@ function M.seeds(wf)
   for _, n in ipairs(wf:nodes()) do
     for _, input in ipairs { "seed", "noise_seed" } do
       local v = wf:input(n.id, input)
-      if type(v) == "number" or type(v) == "userdata" then list[#list + 1] = { n.id, input } end
+      if type(v) == "number" or (type(v) == "userdata" and v ~= core.json.null) then list[#list + 1] = { n.id, input } end
     end
   end
   return list

@@ -32,9 +32,9 @@ function M.workflow.load(path)
   if type(path) ~= "string" then error("workflow.load: a path expected, got " .. type(path), 2) end
   local f, words = io.open(path, "rb")
   if not f then return nil, fail("io", words) end
-  local bytes = f:read "a"
+  local bytes, why = f:read "a"
   f:close()
-  if not bytes then return nil, fail("io", path .. " cannot be read") end
+  if not bytes then return nil, fail("io", path .. ": " .. tostring(why)) end
   local w, err = core.workflow.from(bytes)
   if not w then
     err.message = path .. ": " .. err.message

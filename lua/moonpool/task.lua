@@ -152,10 +152,27 @@ function M.sleep(ms)
   M.await(function(done) core.timer(ms, done) end)
 end
 
+local function time_out(ms, what)
+  if ms ~= nil and (type(ms) ~= "number" or ms ~= ms) then error(what .. ": milliseconds expected, got " .. type(ms), 3) end
+end
+
+-- Puts `done` among those that are told of the task's end; gives a function that takes it out again.
+local function listen(task, done)
+  local list = task.waiters
+  list[#list + 1] = done
+  return function()
+    for i = #list, 1, -1 do
+      if list[i] == done then table.remove(list, i) end
+    end
+  end
+end
+
 -- The results of the task; raises what it raised. With timeout_ms: nil, err{kind="timeout"} when it is not done by then.
 function Task:wait(timeout_ms)
+  time_out(timeout_ms, "task:wait")
+  if by_coroutine[coroutine.running()] == self then error("task:wait: a task cannot wait for itself", 2) end
   if not self.done then
-    local _, why = M.await(function(done) self.waiters[#self.waiters + 1] = done end, timeout_ms, self)
+    local _, why = M.await(function(done) return listen(self, done) end, timeout_ms, self)
     if why == M.TIMEOUT then return nil, M.error("timeout", "the task is not done yet") end
   end
   self.heard = true
@@ -164,7 +181,8 @@ function Task:wait(timeout_ms)
 end
 
 -- Ends a task: what it waits for is given up (a job it waits for in job:wait is canceled, a task it waits for in task:wait is
--- canceled too), and the wait raises an error of kind "canceled" inside of it, so that its <close> variables are closed.
+-- canceled too), and the wait raises an error of kind "canceled" inside of it, so that its <close> variables are closed (what they
+-- wait for is not waited for any more; pools are closed in the background).
 -- Whoever waits for the task gets that error, too. A task that only computes ends at its next wait. false: it had ended.
 function Task:cancel()
   if self.done then return false end
@@ -188,13 +206,15 @@ end
 -- result of each. With timeout_ms: nil, err{kind="timeout"} when not all are done by then; they go on.
 function M.all(tasks, timeout_ms)
   check_list(tasks, "task.all")
+  time_out(timeout_ms, "task.all")
   local results, deadline = {}, timeout_ms and core.now() + timeout_ms
   for _, t in ipairs(tasks) do
     if not t.done then
-      local _, why = M.await(function(done) t.waiters[#t.waiters + 1] = done end, deadline and math.max(deadline - core.now(), 0))
+      local _, why = M.await(function(done) return listen(t, done) end, deadline and math.max(deadline - core.now(), 0))
       if why == M.TIMEOUT then return nil, M.error("timeout", "not all tasks are done yet") end
     end
   end
+  for _, t in ipairs(tasks) do t.heard = true end          -- the first error stands for all
   for i, t in ipairs(tasks) do results[i] = t:wait() end
   return results
 end
@@ -204,15 +224,22 @@ end
 function M.first(tasks, timeout_ms)
   check_list(tasks, "task.first")
   if #tasks == 0 then error("task.first: there are no tasks", 2) end
+  time_out(timeout_ms, "task.first")
   local function ended()
     for i, t in ipairs(tasks) do
       if t.done then return i end
     end
   end
   if not ended() then
+    local leave = {}
+    local function leave_all()
+      for _, fn in ipairs(leave) do fn() end
+    end
     local _, why = M.await(function(done)
-      for _, t in ipairs(tasks) do t.waiters[#t.waiters + 1] = done end
+      for i, t in ipairs(tasks) do leave[i] = listen(t, done) end
+      return leave_all
     end, timeout_ms)
+    leave_all()
     if why == M.TIMEOUT then return nil, M.error("timeout", "no task is done yet") end
   end
   local i = ended()
@@ -236,24 +263,19 @@ function M.workers(n, items, fn)
   end
   for i = 1, n do
     tasks[i] = M.spawn(function()
-      for item, at in take do
-        local ok, value = xpcall(fn, function(e) return type(e) == "string" and debug.traceback(e, 2) or e end, item, at)
-        if not ok then
-          if trouble == nil then
-            trouble = { value }
-            for _, t in ipairs(tasks) do
-              if coroutine.running() ~= t.co then t:cancel() end
-            end
-          end
-          return
-        end
-        results[at] = value
+      local ok, value = xpcall(function()
+        for item, at in take do results[at] = fn(item, at) end
+      end, function(e) return type(e) == "string" and debug.traceback(e, 2) or e end)
+      if ok or trouble then return end
+      trouble = { value }
+      for _, t in ipairs(tasks) do
+        if coroutine.running() ~= t.co then t:cancel() end
       end
     end)
   end
   for _, t in ipairs(tasks) do
     if not t.done then M.await(function(done)
-      t.waiters[#t.waiters + 1] = done
+      listen(t, done)
       return function() for _, x in ipairs(tasks) do x:cancel() end end
     end) end
     t.heard = true
@@ -284,16 +306,18 @@ local function wake_one(list)
 end
 
 local function wait_in(list, timeout_ms)
+  local woken, over = false, false
   return M.await(function(done)
-    local open = true
-    local function wake()
-      if not open then return false end
-      open = false
+    list[#list + 1] = function()
+      if over then return false end
+      woken, over = true, true
       done(true)
       return true
     end
-    list[#list + 1] = wake
-    return function() open = false end
+    return function()                                      -- canceled, or its time is up
+      if woken then wake_one(list) end                     -- it was told, and will not come: the next one is
+      over = true
+    end
   end, timeout_ms)
 end
 
@@ -307,6 +331,7 @@ function Channel:put(value)
 end
 
 function Channel:get(timeout_ms)
+  time_out(timeout_ms, "channel:get")
   local deadline = timeout_ms and core.now() + timeout_ms
   while self.first > self.last do
     if self.closed then return nil end

@@ -1,6 +1,6 @@
 /* scripts/embed/game.c -- a game with Lua of its own: it loads the module into its state, and steps it once per frame for as
  * long as there is work. Previews reach it as bytes. It says how long the steps took.
- * usage: game [--frames N] [--frame-us N] [--script FILE] URL... */
+ * usage: game [--frames N] [--frame-us N] URL... */
 #include "moonpool.h"
 #include <lauxlib.h>
 #include <lua.h>
@@ -71,8 +71,9 @@ int main(int argc, char **argv) {
     for (; i + 1 < argc && argv[i][0] == '-'; i += 2) {
         if (strcmp(argv[i], "--frames") == 0) frames = atoi(argv[i + 1]);
         else if (strcmp(argv[i], "--frame-us") == 0) frame_us = atoi(argv[i + 1]);
+        else break;
     }
-    if (i >= argc || frames < 1) return fprintf(stderr, "usage: game [--frames N] [--frame-us N] URL...\n"), 2;
+    if (i >= argc || argv[i][0] == '-' || frames < 1) return fprintf(stderr, "usage: game [--frames N] [--frame-us N] URL...\n"), 2;
     double *took = malloc((size_t)frames * sizeof *took);
     lua_State *L = luaL_newstate();
     if (!L || !took) return 1;
@@ -85,7 +86,7 @@ int main(int argc, char **argv) {
     if (luaL_loadstring(L, script) != LUA_OK) return fprintf(stderr, "%s\n", lua_tostring(L, -1)), 1;
     lua_newtable(L);
     for (int k = i; k < argc; k++) { lua_pushstring(L, argv[k]); lua_rawseti(L, -2, k - i + 1); }
-    if (lua_pcall(L, 1, 0, 0) != LUA_OK) return fprintf(stderr, "%s\n", lua_tostring(L, -1)), 1;
+    if (lua_pcall(L, 1, 0, 0) != LUA_OK) return fprintf(stderr, "%s\n", luaL_tolstring(L, -1, NULL)), 1;
 
     double due = now_us();
     for (int f = 0; f < frames; f++) {

@@ -66,6 +66,14 @@ static void on_count(lua_State *S, lua_Debug *d) {
     luaL_error(S, "the instruction budget is used up");
 }
 
+/* Before a call in C that may be long: such calls count as one instruction each. */
+static void look_at_clock(lua_State *S) {
+    if (budget.until == 0) budget.until = cpu_ms() + CALL_CPU_MS;
+    if (cpu_ms() < budget.until) return;
+    lua_sethook(S, on_count, LUA_MASKCOUNT, 1);
+    luaL_error(S, "it takes too long: more than %d ms of CPU", CALL_CPU_MS);
+}
+
 typedef struct { int64_t left; double until; lua_Hook hook; int mask, count; } held_budget;
 
 static held_budget spend(lua_State *S, int64_t instructions) {
@@ -175,6 +183,7 @@ static int s_match(lua_State *S) {
     double cost = m && *p == '^' ? 1 : (double)n;    /* tried from each place */
     for (int i = 0; i < repeats; i++) cost *= (double)n;
     if (n > SUBJECT || repeats > REPEATS || cost > PATTERN_COST) return luaL_error(S, "in a policy a pattern has at most %d repetitions and a subject of %d bytes, and with many of the first only few of the second", REPEATS, SUBJECT);
+    if (cost > 1e5) look_at_clock(S);
     lua_pushvalue(S, lua_upvalueindex(1));
     lua_insert(S, 1);
     lua_call(S, lua_gettop(S) - 1, LUA_MULTRET);
@@ -187,6 +196,7 @@ static int s_table(lua_State *S) {
     for (int i = 0; i < 3 && lua_istable(S, 1); i++)
         if (luaL_getmetafield(S, 1, magic[i]) != LUA_TNIL) return luaL_error(S, "in a policy the table functions take no table with %s", magic[i]);
     if (lua_istable(S, 1) && lua_rawlen(S, 1) > LENGTH) return luaL_error(S, "in a policy the table functions take at most %d items", LENGTH);
+    if (lua_istable(S, 1) && lua_rawlen(S, 1) > 1000) look_at_clock(S);
     for (int i = 3; i <= 4 && i <= lua_gettop(S); i++)                                   /* of concat */
         if (lua_type(S, i) == LUA_TNUMBER && (lua_tonumber(S, i) > LENGTH || lua_tonumber(S, i) < -LENGTH) && lua_type(S, 2) == LUA_TSTRING)
             return luaL_error(S, "in a policy the table functions take at most %d items", LENGTH);
@@ -194,6 +204,23 @@ static int s_table(lua_State *S) {
     lua_insert(S, 1);
     lua_call(S, lua_gettop(S) - 1, LUA_MULTRET);
     return lua_gettop(S);
+}
+
+/* What table.sort compares with when it is given nothing: strings may be long, and there may be many. */
+static int s_less(lua_State *S) {
+    static _Thread_local unsigned calls;
+    if (++calls % 256 == 0) look_at_clock(S);
+    lua_pushboolean(S, lua_compare(S, 1, 2, LUA_OPLT));
+    return 1;
+}
+
+static int s_sort(lua_State *S) {
+    lua_settop(S, 2);
+    if (lua_isnil(S, 2)) {
+        lua_pushcfunction(S, s_less);
+        lua_replace(S, 2);
+    }
+    return s_table(S);
 }
 
 /* Metatables of ours are not for scripts: a __gc in one would run outside of every limit. */
@@ -311,7 +338,7 @@ static int open_sandbox(lua_State *S) {
     wrap(S, "insert", s_table);
     wrap(S, "remove", s_table);
     wrap(S, "concat", s_table);
-    wrap(S, "sort", s_table);
+    wrap(S, "sort", s_sort);
     lua_pushnil(S);
     lua_setfield(S, -2, "move");                     /* any range, in C */
     luaL_requiref(S, "math", luaopen_math, 1);
@@ -414,7 +441,7 @@ static char *load(struct l_policy *p, const char *what, const char *options, uin
     const char *kind = formatter ? "report" : "policy", *slash = strrchr(what, '/');
     int path = slash != NULL || (strlen(what) >= 4 && strcmp(what + strlen(what) - 4, ".lua") == 0);
     char *module = mp_format("moonpool.policy.%s", what), *text = NULL, *words = NULL, *why = NULL;
-    const l_embedded *built_in = path ? NULL : l_find_embedded(module);
+    const l_embedded *built_in = path || formatter ? NULL : l_find_embedded(module);
     size_t n = built_in ? built_in->n : 0;
     free(module);
     if (path && !(text = slurp(what, &n, &why))) {
@@ -422,6 +449,7 @@ static char *load(struct l_policy *p, const char *what, const char *options, uin
         free(why);
         return words;
     }
+    if (formatter && !path) return mp_format("there is no report called '%s' (a path to a .lua file is expected)", what);
     if (!path && !built_in) return mp_format("there is no policy called '%s' (default, first_free, least_busy, round_robin; or a path to a .lua file)", what);
     entry *e = entry_new(p, what);
     e->own = 1;
@@ -443,7 +471,13 @@ static char *load(struct l_policy *p, const char *what, const char *options, uin
             rc = lua_pcall(e->S, 1, 0, 1);
             restore(e->S, &held);
         }
-        if (rc != LUA_OK) words = mp_format("%s %s: %s", kind, what, words_on(e->S));
+        if (rc != LUA_OK) {
+            static const char no_trace[] = "\nstack traceback:\n\t[C]: in ?";      /* it did not come to run */
+            const char *w = words_on(e->S);
+            size_t len = strlen(w), cut = sizeof no_trace - 1;
+            if (len > cut && strcmp(w + len - cut, no_trace) == 0) len -= cut;
+            words = mp_format("%s %s: %.*s", kind, what, (int)len, w);
+        }
         lua_settop(e->S, 0);
     }
     free(text);

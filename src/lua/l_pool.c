@@ -218,6 +218,7 @@ static int pool_reload(lua_State *L) {
 /* Safe twice. What is on servers stays there: shutdown before closing is the polite way. */
 static int pool_free(lua_State *L) {
     l_pool *lp = luaL_checkudata(L, 1, POOL);
+    if (lp->routed) return luaL_error(L, "a policy runs: the pool may not be closed from inside it");
     if (lp->pool) {
         int handler = lp->handler;
         mp_pool *pool = lp->pool;

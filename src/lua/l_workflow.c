@@ -143,6 +143,7 @@ static int workflow_output(lua_State *L) {
         const char *colon = memchr(a.p, ':', a.n);
         if (colon) { alias = mp_str_make(a.p, (size_t)(colon - a.p)); id = mp_str_make(colon + 1, a.n - alias.n - 1); }
     }
+    l_charge(L, alias.n + id.n + 64);
     u->w = mp_workflow_own(u->w);
     if (mp_workflow_output(u->w, alias, id, &e)) return luaL_error(L, "%s", e.msg);
     lua_settop(L, 1);
@@ -270,7 +271,9 @@ static int bypass_one(lua_State *L, l_workflow *u, mp_str id) {
     const char *class_type = at >= 0 ? mp_workflow_node(u->w, (size_t)at)->class_type : "";
     if (lua_istable(L, 3) && lua_getfield(L, 3, class_type) == LUA_TTABLE) l_to_json(L, -1, &info, "object_info");
     int rc = mp_workflow_bypass(u->w, id, info.p, &e);
+    size_t n = info.n;
     mp_buf_free(&info);
+    l_charge(L, n + id.n + 64);
     return rc ? luaL_error(L, "%s", e.msg) : 0;
 }
 

@@ -101,7 +101,7 @@ describe("moonpool submit", function()
     ["--set Sampler.stps=3"] = "node 3 %(KSampler%) has no input 'stps' %(did you mean 'steps'%?%)", ["--set Samplr.steps=3"] = "no node 'Samplr' %(did you mean 'Sampler'%?%)",
     ["--set CLIPTextEncode.text=x"] = "2 nodes have the class 'CLIPTextEncode': say which by id %(6, 7%)", ["--set 3.steps=many"] = "3.steps: a number expected, got 'many'",
     ["--set steps"] = "NODE.input=value expected", ["--sweep 3.steps=1..9:0"] = "never ends", ["--count 0"] = "a whole number from 1", ["--count x"] = "a whole number from 1",
-    ["--seed x"] = "%-%-seed: a whole number or random expected", ["--image Picture.image=no.png"] = "no node 'Picture'", ["--set-file 6.text=/no/such"] = "/no/such",
+    ["--seed x"] = "%-%-seed: a whole number from 0 to 2%^64%-1, or random", ["--image Picture.image=no.png"] = "no node 'Picture'", ["--set-file 6.text=/no/such"] = "/no/such",
     ["--policy no_such"] = "no policy called 'no_such'", ["--report no/such.lua"] = "cannot be read", [""] = "no server", ["--server nonsense"] = "http", ["--api-key-file /no/such"] = "/no/such",
     ["--wrong"] = "unknown option",
   } do

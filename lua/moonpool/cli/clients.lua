@@ -18,6 +18,8 @@ local function choices(info, class, input)
 end
 
 local function number(v) return type(v) == "number" and v or nil end
+local function words(v) return type(v) == "string" and v or nil end
+local function length(v) return type(v) == "table" and #v or 0 end
 
 -- What one server says of itself; {url =, error =} when it does not.
 local function look(client)
@@ -25,13 +27,14 @@ local function look(client)
   local stats, err = client:system_stats()
   if not stats then x.error = err.message return x end
   local system = type(stats.system) == "table" and stats.system or {}
-  x.version, x.os, x.python = system.comfyui_version, system.os, system.python_version
+  x.version, x.os, x.python = words(system.comfyui_version), words(system.os), words(system.python_version)
   x.devices = core.json.array {}
   for i, d in ipairs(type(stats.devices) == "table" and stats.devices or {}) do
-    x.devices[i] = { name = d.name, vram_total = number(d.vram_total), vram_free = number(d.vram_free) }
+    d = type(d) == "table" and d or {}
+    x.devices[i] = { name = words(d.name), vram_total = number(d.vram_total), vram_free = number(d.vram_free) }
   end
   local queue = client:queue()
-  if type(queue) == "table" then x.running, x.pending = #(queue.queue_running or {}), #(queue.queue_pending or {}) end
+  if type(queue) == "table" then x.running, x.pending = length(queue.queue_running), length(queue.queue_pending) end
   local info = client:object_info()
   if type(info) == "table" then
     x.classes, x.models = 0, {}

@@ -40,7 +40,11 @@ end
 local function find(topic)
   local api, lines, topics = reference.load(), {}, {}
   local function add(line) lines[#lines + 1] = line end
-  local low = topic:lower():gsub("^moonpool[.:]", "")
+  local low, module = topic:lower(), topic:lower():match "^moonpool[.:](.*)$"
+  for _, f in ipairs(module and api.functions or {}) do     -- moonpool.pool is the function, Pool the class
+    if not f.method and reference.signature(f):match "^[^(]+":lower() == low then tell_function(f, add) return lines, topics end
+  end
+  low = module or low
   local function found(name)
     topics[#topics + 1] = name
     return name:lower() == low
@@ -80,9 +84,16 @@ local function overview()
   print "\nCommands, each with --help: submit, check, clients, sim, report, compare, plan"
 end
 
+local commands = { submit = true, check = true, clients = true, sim = true, report = true, compare = true, plan = true }
+
 return function(args)
   local topic = args[1]
   if not topic or topic == "-h" or topic == "--help" then overview() return 0 end
+  if commands[topic] then
+    print(("moonpool %s is a command: moonpool %s --help tells of it."):format(topic, topic))
+    if topic ~= "submit" and topic ~= "plan" and topic ~= "sim" then return 0 end
+    print ""
+  end
   local lines, topics = find(topic)
   if #lines == 0 then
     local meant = near(topic, topics)

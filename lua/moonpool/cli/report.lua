@@ -37,6 +37,7 @@ local function shown(sheet, o, runs)
   if o.format == "trace" or o.format == "html" then return require("moonpool.report." .. o.format)(runs, sheet) end
   local own = render.formats[o.format]
   if own then return own(sheet, { width = tonumber(os.getenv "COLUMNS") or 80, color = not o.out and core.isatty(1) and not os.getenv "NO_COLOR" }) end
+  if not o.format:find "[/.]" then return nil, ("there is no format '%s' (text, markdown, csv, json, html, trace; or a Lua file that returns function(sheet, runs))"):format(o.format) end
   local found, fn = pcall(core.formatter, o.format)
   if not found then return nil, fn end
   local text, words = fn(core.json.encode(render.plain(sheet)), runs)

@@ -12,10 +12,12 @@ end
 local function key_of(o)
   if o.api_key_file then
     local text, words = require("moonpool.config").read(o.api_key_file)
-    if not text then return nil, words end
+    if not text then return nil, "--api-key-file: " .. words end
     return (text:gsub("%s+$", ""))
   end
-  return os.getenv(o.api_key_env or "COMFY_API_KEY")
+  local key = os.getenv(o.api_key_env or "COMFY_API_KEY")
+  if o.api_key_env and not key then return nil, "--api-key-env: the environment has no variable " .. o.api_key_env end
+  return key
 end
 
 -- What --set, --set-file, --image, --sweep, --count and --seed make of the workflow: a list of {workflow =, fields =}.
@@ -23,35 +25,38 @@ local function variants(base, o)
   local axes = {}
   for _, words in ipairs(o.set) do
     local e, why = edit.parse(base, words)
-    if not e then return nil, "--set " .. why end
+    if not e then return nil, "--set: " .. why end
     base:input(e.id, e.input, e.value)
   end
   for _, words in ipairs(o.set_file) do
     local path, file = words:match "^(.-)=(.*)$"
     if not path then return nil, ("--set-file '%s': NODE.input=FILE expected"):format(words) end
     local text, why = require("moonpool.config").read(file)
-    if not text then return nil, "--set-file " .. why end
+    if not text then return nil, "--set-file: " .. why end
     local e, wrong = edit.parse(base, path .. "=" .. text:gsub("\r?\n$", ""))
-    if not e then return nil, "--set-file " .. wrong end
+    if not e then return nil, "--set-file: " .. wrong end
     base:input(e.id, e.input, e.value)
   end
   for _, words in ipairs(o.image) do
     local path, file = words:match "^(.-)=(.*)$"
-    if not path then return nil, ("--image '%s': NODE.input=FILE expected"):format(words) end
+    if not path or file == "" then return nil, ("--image '%s': NODE.input=FILE expected"):format(words) end
     local id, input = edit.target(base, path)
-    if not id then return nil, "--image " .. input end
+    if not id then return nil, "--image: " .. input end
     local ok, err = base:attach_image(id, input, { path = file })
-    if not ok then return nil, "--image " .. tostring(err.message) end
+    if not ok then return nil, "--image: " .. tostring(err.message) end
   end
   for i, words in ipairs(o.sweep) do
     local s, why = edit.sweep(base, words)
-    if not s then return nil, "--sweep " .. why end
+    if not s then return nil, "--sweep: " .. why end
+    for k = 1, i - 1 do
+      if axes[k][1].id == s.id and axes[k][1].input == s.input then return nil, ("--sweep %s.%s: it is swept already"):format(s.id, s.input) end
+    end
     axes[i] = { s, s.values }
   end
   local seeds, list = edit.seeds(base), {}
-  local first = o.seed and o.seed ~= "random" and tonumber(o.seed)
-  if o.seed and not first and o.seed ~= "random" then return nil, "--seed: a whole number or random expected, got " .. o.seed end
-  if first and (math.type(first) ~= "integer" or first < 0) then return nil, "--seed: a whole number from 0 expected, got " .. o.seed end
+  local first = o.seed and o.seed ~= "random" and o.seed:find "^%d+$" and #o.seed < 21 and json.decode(o.seed)   -- up to 2^64-1
+  if o.seed and not first and o.seed ~= "random" then return nil, "--seed: a whole number from 0 to 2^64-1, or random, expected, got " .. o.seed end
+  if first and type(first) ~= "number" and o.count > 1 then return nil, "--seed: with --count at most 2^63-1" end
   if o.seed and #seeds == 0 then return nil, "--seed: no node has an input called seed or noise_seed with a number" end
   local combinations = require("moonpool.batch").sweep(axes)
   if #combinations * o.count > 1000000 then return nil, ("%d jobs are more than 1,000,000"):format(#combinations * o.count) end
@@ -64,7 +69,7 @@ local function variants(base, o)
       end
       for _, at in ipairs(seeds) do
         local swept = fields[at[1] .. "." .. at[2]]
-        if swept == nil and first then wf:input(at[1], at[2], first + n - 1)
+        if swept == nil and first then wf:input(at[1], at[2], type(first) == "number" and first + n - 1 or first)
         elseif swept == nil and (o.seed == "random" or o.count > 1) then wf:input(at[1], at[2], -1) end
       end
       list[#list + 1] = { workflow = wf, fields = fields, number = #list + 1 }
@@ -147,28 +152,40 @@ local function as_json(item, r, paths)
   }
 end
 
+local name_fields = { number = true, job = true, node = true, client = true, filename = true, name = true, ext = true, index = true }
+
 -- ---- the command ------------------------------------------------------------------------------------------------------------
 
 local function submit(o)
   local moonpool = require "moonpool"
-  local base, err = moonpool.workflow.load(o.workflow)
+  local base, err
+  if o.workflow == "-" then base, err = moonpool.workflow.from(io.read "a")
+  else base, err = moonpool.workflow.load(o.workflow) end
   if not base then return fail(err.message) end
   local items, why = variants(base, o)
   if not items then return fail(why) end
   if o.dry_run then
     for _, item in ipairs(items) do io.write(item.workflow:to_json(), "\n") end
-    io.stderr:write(("%d prompts would be sent\n"):format(#items))
+    io.stderr:write(("%d prompt%s would be sent\n"):format(#items, #items == 1 and "" or "s"))
     return 0
   end
   local servers, no_servers, config = servers_of(o)
   if not servers then return fail(no_servers) end
+  for k, v in pairs(config.submit) do
+    if k ~= "out" and k ~= "name" then return fail(("%s: submit.%s is not known (out and name are)"):format(config.from, tostring(k))) end
+    if type(v) ~= "string" then return fail(("%s: submit.%s: a string expected, got %s"):format(config.from, k, type(v))) end
+  end
+  local out, pattern = o.out or config.submit.out, o.name or config.submit.name or "{number}_{filename}"
+  for field in pattern:gmatch "{(.-)}" do
+    if not name_fields[field] then return fail(("--name: there is no {%s} (number, job, node, client, filename, name, ext, index)"):format(field)) end
+  end
   local options = { log_level = "error" }
   for k, v in pairs(config.pool) do options[k] = v end
   if #o.policy > 0 then options.policy = #o.policy == 1 and o.policy[1] or o.policy end
   if o.profile_log then options.profile_log = o.profile_log end
   if o.label then options.profile_label = o.label end
   local key, no_key = key_of(o)
-  if no_key then return fail("--api-key-file: " .. no_key) end
+  if no_key then return fail(no_key) end
   local report
   if o.report then
     report, why = moonpool.report.load(o.report)
@@ -190,8 +207,8 @@ local function submit(o)
     io.stderr:write("moonpool submit: ", trouble.message, "\n")
     return 1
   end
-  local out, began = o.out or config.submit.out, core.now()
-  local pattern, digits = o.name or config.submit.name or "{number}_{filename}", #tostring(#items)
+  local began = core.now()
+  local digits = #tostring(#items)
   local by_job, results, files, bad = {}, {}, 0, 0
   local tell, clear = painter(pool, #items)
   for _, item in ipairs(items) do
@@ -229,17 +246,19 @@ local function submit(o)
   clear()
   local seconds = (core.now() - began) / 1000
   for _, r in ipairs(results) do
-    if report and r.profile then io.stderr:write(report(r.profile)) end
+    if report and r.profile then io.stderr:write((report(r.profile))) end
   end
   if not report then io.stderr:write(#results == 1 and results[1].profile and moonpool.report.text(results[1].profile) or summary(results, seconds, files)) end
   pool:shutdown { timeout_ms = 2000 }
   return bad == 0 and 0 or 1
 end
 
-local function whole(text)
-  local n = math.tointeger(tonumber(text))
-  if not n or n < 1 or n > 1000000 then return nil, "a whole number from 1 to 1000000 expected, got " .. text end
-  return n
+local function whole(name)
+  return function(text)
+    local n = math.tointeger(tonumber(text))
+    if not n or n < 1 or n > 1000000 then return nil, name .. ": a whole number from 1 to 1000000 expected, got " .. text end
+    return n
+  end
 end
 
 return function(args, run)
@@ -250,19 +269,23 @@ Nodes are named by id, by title or by class: --set "Positive.text=a lighthouse" 
 Every combination of the sweeps is run, --count times; with --count above 1 and no --seed each job gets seeds of its own.
 Servers: --server, else MOONPOOL_SERVERS, else moonpool.lua here or in ~/.config/moonpool.
 Exit codes: 0 all completed, 1 some did not, 2 wrong arguments, 130 interrupted.]]
-  parser:argument("workflow", "API-format JSON, or a PNG that ComfyUI saved.")
+  parser:argument("workflow", "API-format JSON, or a PNG that ComfyUI saved; - is standard input.")
   parser:option("--server", "A ComfyUI server: http://host:8188 (again for more)."):count "*"
   parser:option("--set", "NODE.input=value."):count "*"
   parser:option("--set-file", "NODE.input=FILE: its text as the value."):count "*"
-  parser:option("--sweep", "NODE.input=a,b,c (a comma inside: \\,) or 1..9:2."):count "*"
+  parser:option("--sweep", "NODE.input=a,b,c (a comma inside: \\,) or whole numbers as 1..9:2."):count "*"
   parser:option("--image", "NODE.input=FILE: sent to each server, and named there."):count "*"
-  parser:option("--count", "How many of each.", "1"):convert(whole)
+  parser:option("--count", "How many of each.", "1"):convert(whole "--count")
   parser:option("--seed", "The first seed, one more for each of --count; or random.")
   parser:option("--out", "Folder for the pictures; without it they stay on the servers.")
   parser:option("--name", "Names in it: {number} {job} {node} {client} {filename} {name} {ext} {index}.")
-  parser:option("--priority", "Higher goes first.", "0"):convert(tonumber)
+  parser:option("--priority", "Higher goes first.", "0"):convert(function(text)
+    local n = tonumber(text)
+    if not n or n ~= n or math.abs(n) > 1e15 then return nil, "--priority: a number from -1e15 to 1e15 expected, got " .. text end
+    return n
+  end)
   parser:option("--policy", "A policy by name or file (again for more: the first that has an answer wins)."):count "*"
-  parser:option("--report", "Instead of the summary: a report by name or file, for each job.")
+  parser:option("--report", "For each job, instead of the summary (of several) or the built-in report (of one): a report by name or file.")
   parser:option("--profile-log", "Append a line with each job's profile to this file.")
   parser:option("--label", "A word in each of those lines.")
   parser:option("--api-key-env", "Variable with a Comfy.org API key (COMFY_API_KEY).")
