@@ -103,7 +103,8 @@ describe("moonpool submit", function()
     ["--set steps"] = "NODE.input=value expected", ["--sweep 3.steps=1..9:0"] = "never ends", ["--count 0"] = "a whole number from 1", ["--count x"] = "a whole number from 1",
     ["--seed x"] = "%-%-seed: a whole number from 0 to 2%^64%-1, or random", ["--image Picture.image=no.png"] = "no node 'Picture'", ["--set-file 6.text=/no/such"] = "/no/such",
     ["--policy no_such"] = "no policy called 'no_such'", ["--report no/such.lua"] = "cannot be read", [""] = "no server", ["--server nonsense"] = "http", ["--api-key-file /no/such"] = "/no/such",
-    ["--wrong"] = "unknown option",
+    ["--wrong"] = "unknown option", ["--name '{bogus}'"] = "there is no {bogus}", ["--sweep 3.cfg=1,2 --sweep KSampler.cfg=3"] = "3.cfg: it is swept already",
+    ["--api-key-env NO_SUCH_VARIABLE"] = "no variable NO_SUCH_VARIABLE", ["--priority 1e400"] = "%-%-priority: a number", ["--image KSampler.steps="] = "NODE.input=FILE expected",
   } do
     it("refuses " .. (words == "" and "no server" or words), function()
       local needs = words ~= "" and not words:find "--server" and " --server " .. urls[1] or ""
@@ -170,6 +171,15 @@ describe("moonpool check", function()
     out, code = run(("check %s/bad.json --json"):format(dir))
     assert.equal(1, code)
     assert.is_string(json.decode(out:match "^[^\n]+").message)
+  end)
+
+  it("knows what comes by links and what is written down", function()
+    local doc = json.decode(H.read(wf))
+    doc["3"].inputs.model, doc["3"].inputs.steps, doc["8"] = 5, 1.5, 5
+    H.write(dir .. "/types.json", json.encode(doc))
+    local out, code = run(("check %s/types.json --server %s"):format(dir, urls[1]))
+    assert.equal(1, code)
+    for _, words in ipairs { "a link to a node that gives MODEL expected, got 5", "a whole number expected, got 1.5", "node 8: it is no object", "linked to node 8, which is no object" } do assert.matches(words, out) end
   end)
 
   it("says what it cannot read", function()

@@ -53,6 +53,20 @@ describe("a policy file cannot stop the pool by", function()
     end)
   end
 
+  it("many calls that are slow in C, or one", function()
+    for _, body in ipairs { "local s = ('a'):rep(7000) for _ = 1, 1000 do s:find('.-b') end", "local s, t = ('a'):rep(1 << 20), {} for i = 1, 30000 do t[i] = s end table.sort(t)" } do
+      local began = moonpool.core.cpu_ms()
+      local _, told = through(file("return { route = function() " .. body .. " end }"))
+      assert.matches("CPU", told)
+      assert.is_true(moonpool.core.cpu_ms() - began < 20000)
+    end
+  end)
+
+  it("names of outputs", function()
+    local _, told = through(file "return { mutate = function(_, _, wf) for i = 1, 100 do wf:output(('x'):rep(1 << 20) .. i, '9') end end }")
+    assert.matches("16 MiB", told)
+  end)
+
   it("what is slow in C: CPU counts as well as instructions", function()
     local began = moonpool.core.cpu_ms()
     local _, told = through(file "return { route = function() local s = ('x'):rep(1 << 20) while true do local _ = s .. s end end }")
