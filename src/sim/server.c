@@ -10,6 +10,33 @@ static const traits versions[] = {
     { "2024-10", "unknown", "posix", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 };
 
+static int good_ms(const mp_json *j) {
+    double v = mp_json_number(j, -1);
+    return mp_json_type(j) == MP_JSON_NUMBER && v >= 0 && v <= 1e9;
+}
+
+/* 0, or words about the first cost that is none. */
+static int check_costs(const mp_json *costs, mp_err *e) {
+    if (mp_json_type(costs) != MP_JSON_OBJECT) return mp_fail(e, MP_EINVAL, "costs are an object: class -> ms, or {\"ms\":, \"step_ms\":}");
+    for (const mp_json *c = mp_json_first(costs); c; c = mp_json_next(c)) {
+        int good = good_ms(c);
+        if (mp_json_type(c) == MP_JSON_OBJECT) {
+            good = 1;
+            for (const mp_json *m = mp_json_first(c); m; m = mp_json_next(m)) good &= good_ms(m) && (strcmp(mp_json_name(m), "ms") == 0 || strcmp(mp_json_name(m), "step_ms") == 0);
+        }
+        if (!good) return mp_fail(e, MP_EINVAL, "the cost of \"%s\": ms from 0 to 1e9, or {\"ms\":, \"step_ms\":}, expected", mp_json_name(c));
+    }
+    return 0;
+}
+
+/* Every class of a catalogue is an object with inputs: a workflow, for instance, is none. */
+static int check_catalogue(const mp_json *catalogue, mp_err *e) {
+    if (mp_json_type(catalogue) != MP_JSON_OBJECT) return mp_fail(e, MP_EINVAL, "a catalogue is the JSON object that GET /object_info gives");
+    for (const mp_json *c = mp_json_first(catalogue); c; c = mp_json_next(c))
+        if (mp_json_type(mp_json_get(c, "input")) != MP_JSON_OBJECT) return mp_fail(e, MP_EINVAL, "a catalogue is what GET /object_info gives; in this one \"%s\" has no \"input\"", mp_json_name(c));
+    return 0;
+}
+
 mp_sim *mp_sim_new(const mp_sim_opts *o, uint64_t seed, mp_time now, mp_err *e) {
     const traits *v = NULL;
     for (size_t i = 0; i < sizeof versions / sizeof *versions; i++)
@@ -21,13 +48,10 @@ mp_sim *mp_sim_new(const mp_sim_opts *o, uint64_t seed, mp_time now, mp_err *e) 
     if (cache == 3) return mp_fail(e, MP_EINVAL, "no such cache: \"%s\" (there are classic, lru and none)", o->cache), NULL;
     const char *text = o->catalogue ? o->catalogue : mp_sim_catalogue;
     mp_json *catalogue = mp_json_parse(text, strlen(text), e), *costs = NULL;
-    if (catalogue && mp_json_type(catalogue) != MP_JSON_OBJECT) {
-        mp_json_free(catalogue);
-        return mp_fail(e, MP_EINVAL, "a catalogue is the JSON object that GET /object_info gives"), NULL;
-    }
     if (!catalogue) return NULL;
-    if (o->costs && !(costs = mp_json_parse(o->costs, strlen(o->costs), e))) {
+    if (check_catalogue(catalogue, e) || (o->costs && (!(costs = mp_json_parse(o->costs, strlen(o->costs), e)) || check_costs(costs, e)))) {
         mp_json_free(catalogue);
+        mp_json_free(costs);
         return NULL;
     }
     mp_sim *s = mp_alloc(sizeof *s);
