@@ -197,6 +197,7 @@ function Manifest:close()
   if self.out then self.out:close() end
   self.out = nil
 end
-Manifest.__close = Manifest.close
+require "moonpool.self"(Manifest, "manifest", function(x) return getmetatable(x) == Manifest end)
+Manifest.__close = function(m) m:close() end
 
 return M

@@ -942,21 +942,12 @@ M.batch = require "moonpool.batch"
 M.config = require "moonpool.config"
 M.edit = require "moonpool.edit"
 
--- ---- a dot instead of a colon -------------------------------------------------------------------------------------------
-
--- Every method says so when it is called without its object (those of C by themselves). The call itself is a tail call, so
--- that errors still point at the script.
 for class, word in pairs { pool = "pool", client = "client", job = "job", workflow = "workflow", sim = "sim", runs = "runs" } do
-  local methods, own = core.methods("moonpool." .. class), "moonpool." .. class
-  for name, fn in pairs(methods) do
-    if not name:find "^_" and debug.getinfo(fn, "S").what ~= "C" then
-      methods[name] = function(self, ...)
-        local mt = type(self) == "userdata" and getmetatable(self)
-        if not mt or mt.__name ~= own then error(("%s:%s: called without its %s; write %s:%s(...), with a colon"):format(word, name, word, word, name), 2) end
-        return fn(self, ...)
-      end
-    end
-  end
+  local name = "moonpool." .. class
+  require "moonpool.self"(core.methods(name), word, function(x)
+    local mt = type(x) == "userdata" and getmetatable(x)
+    return mt and mt.__name == name
+  end)
 end
 
 return M

@@ -378,4 +378,7 @@ function M.drain()
   end
 end
 
+require "moonpool.self"(Task, "task", function(x) return getmetatable(x) == Task end)
+require "moonpool.self"(Channel, "channel", function(x) return getmetatable(x) == Channel end)
+
 return M

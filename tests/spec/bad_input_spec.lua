@@ -1,5 +1,6 @@
 -- What a pool does with servers and users that are not as they should be: clear words, and the rest goes on.
 local H = require "helper"
+local K = require "kit"
 local moonpool = require "moonpool"
 
 local opened = {}
@@ -70,6 +71,7 @@ describe("what a script gives wrongly", function()
   end)
 end)
 
+after_each(K.clean)
 after_each(function()
   for i = #opened, 1, -1 do pcall(opened[i]) end
   opened = {}
@@ -453,5 +455,37 @@ describe("SIGINT during a batch", function()
     assert.is_true(code == 130 or code == 143)
     assert.matches("interrupted: ", text)
     assert.equal(0, s:record().waiting)
+  end)
+end)
+
+describe("a method called with a dot", function()
+  it("says so, whatever it is called with", function()
+    local pool, server = K.pool(), K.sim()
+    local wf, task, channel = K.picture(), moonpool.spawn(function() end), moonpool.task.channel()
+    local calls = {
+      ["pool:submit"] = function() pool.submit(wf) end, ["pool:add_client"] = function() pool.add_client(server.url) end, ["pool:init"] = function() pool.init() end,
+      ["pool:results"] = function() pool.results() end, ["workflow:input"] = function() wf.input("3", "seed", 1) end, ["workflow:clone"] = function() wf.clone() end,
+      ["sim:stall"] = function() server.stall(1) end, ["task:wait"] = function() task.wait() end, ["channel:get"] = function() channel.get() end,
+    }
+    for name, fn in pairs(calls) do
+      local ok, words = pcall(fn)
+      assert.is_false(ok)
+      assert.matches(name .. ": called without its %a+; write " .. name .. "%(...%), with a colon", words)
+      assert.matches("bad_input_spec.lua:%d+:", words)
+    end
+  end)
+end)
+
+describe("what is not there", function()
+  it("is refused where it is named", function()
+    local pool, wf = K.pool(), K.picture()
+    assert.error_matches(function() pool:submit(wf, { include_outputs = { "99" } }) end, "item 1: the workflow has no node \"99\"", 1, true)
+    assert.error_matches(function() wf:name_input("x", "99.text") end, "no node that \"99.text\" begins with", 1, true)
+    for _, url in ipairs { "http://x:99999", "http://x:0", "http://x:1x", "http://[::1]:99999" } do
+      local c, err = pool:add_client(url)
+      assert.is_nil(c)
+      assert.equal("invalid", err.kind)
+    end
+    assert(pool:add_client "http://[::1]:8188")
   end)
 end)

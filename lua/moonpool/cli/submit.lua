@@ -33,6 +33,7 @@ local function variants(base, o)
     if not path then return nil, ("--set-file '%s': NODE.input=FILE expected"):format(words) end
     local text, why = require("moonpool.config").read(file)
     if not text then return nil, "--set-file: " .. why end
+    if not utf8.len(text) then return nil, ("--set-file: %s is no text (UTF-8)"):format(file) end
     local e, wrong = edit.parse(base, path .. "=" .. text:gsub("\r?\n$", ""))
     if not e then return nil, "--set-file: " .. wrong end
     base:input(e.id, e.input, e.value)
@@ -183,6 +184,7 @@ local function submit(o)
   for k, v in pairs(config.pool) do options[k] = v end
   if #o.policy > 0 then options.policy = #o.policy == 1 and o.policy[1] or o.policy end
   if o.profile_log then options.profile_log = o.profile_log end
+  if o.label and not options.profile_log then return fail "--label goes with --profile-log" end
   if o.label then options.profile_label = o.label end
   local key, no_key = key_of(o)
   if no_key then return fail(no_key) end
