@@ -616,17 +616,20 @@ static void answer(hook_call *h, lua_State *S) {
     }
 }
 
-/* The view of a client, kept from call to call: the same one each time. In a user's state it is a handle like any other. */
+/* The views of clients, kept from call to call: the same ones each time. In a user's state they are handles like any other. */
+static void push_views(lua_State *S, entry *e) {
+    if (e->own) lua_rawgetp(S, LUA_REGISTRYINDEX, e);
+    else lua_pushnil(S);
+}
+
+/* The views stand on the stack's top; behind it comes that of c. */
 static void push_view(lua_State *S, entry *e, const mp_client *c) {
     if (!e->own) { l_push_client(S, e->lp, c); return; }
-    lua_rawgetp(S, LUA_REGISTRYINDEX, e);
-    if (lua_rawgeti(S, -1, (lua_Integer)mp_client_serial(c)) == LUA_TNIL) {
-        lua_pop(S, 1);
-        l_push_client(S, e->lp, c);
-        lua_pushvalue(S, -1);
-        lua_rawseti(S, -3, (lua_Integer)mp_client_serial(c));
-    }
-    lua_remove(S, -2);
+    if (lua_rawgeti(S, -1, (lua_Integer)mp_client_serial(c)) != LUA_TNIL) return;
+    lua_pop(S, 1);
+    l_push_client(S, e->lp, c);
+    lua_pushvalue(S, -1);
+    lua_rawseti(S, -3, (lua_Integer)mp_client_serial(c));
 }
 
 static int run_hook(lua_State *S) {
@@ -643,14 +646,18 @@ static int run_hook(lua_State *S) {
     int n = 1;
     if (h->hook == ROUTE) {
         lua_createtable(S, (int)h->n, 0);
+        push_views(S, h->e);
         for (size_t k = 0; k < h->n; k++) {
             push_view(S, h->e, h->clients[k]);
-            lua_rawseti(S, -2, (lua_Integer)k + 1);
+            lua_rawseti(S, -3, (lua_Integer)k + 1);
         }
+        lua_pop(S, 1);
         lua_pushinteger(S, h->stage);
         n = 3;
     } else if (h->hook == MUTATE) {
+        push_views(S, h->e);
         push_view(S, h->e, h->client);
+        lua_remove(S, -2);
         lua_pushvalue(S, 2);
         n = 3;
     } else if (h->hook == ON_FAILURE) {
