@@ -83,14 +83,15 @@ demo: setup
 
 BUSTED  = $$(command -v busted)
 SPEC    = MOONPOOL_BUILD=$B $B/moonpool $(BUSTED) -o tests/spec/output.lua --lpath='tests/spec/?.lua' -p _spec -p '^%d%d%d%-'
-# They wait more than they work: three parts of about the same length, side by side.
-PART1  := $(foreach s,bad_input observer sim sim_conformance guide plan profiles,tests/spec/$s_spec.lua)
-PART2  := $(filter-out $(PART1),$(wildcard tests/spec/*_spec.lua)) tests/regress
+# They wait more than they work: parts of about the same length, side by side; the third is short, and for stock Lua.
+PART1  := $(foreach s,bad_input observer sim sim_conformance guide,tests/spec/$s_spec.lua)
+PART4  := $(foreach s,plan profiles profile_log policy cli scripts embed batch reference interpreter routing,tests/spec/$s_spec.lua)
+PART2  := $(filter-out $(PART1) $(PART4),$(wildcard tests/spec/*_spec.lua)) tests/regress
 # Specs that use nothing but the API run under stock Lua with the module too.
 STOCK  := tests/spec/graph_spec.lua tests/spec/json_spec.lua tests/spec/pool_spec.lua tests/spec/task_spec.lua
 WORLD_SEEDS ?= 500
 
-part-1 part-2:
+part-1 part-2 part-4:
 	@MOONPOOL_PART=$(@:part-%=%) $(SPEC) $(PART$(@:part-%=%))
 part-3:
 	@MOONPOOL_PART=3 LUA_CPATH='$B/?.so;;' MOONPOOL_BUILD=$B $(LUA) $(BUSTED) -o tests/spec/output.lua --lpath='tests/spec/?.lua' $(STOCK)
@@ -100,7 +101,7 @@ test: setup
 
 specs: all $B/replay $B/world $B/truth $B/host $B/states $B/game $B/poll $B/threads
 	@mkdir -p $B/tmp
-	@MAKEFLAGS= $(MAKE) --no-print-directory -s SAN=$(SAN) B=$B LUA=$(LUA) -j3 -k -Otarget part-1 part-2 $(if $(filter rel,$(SAN)),part-3)
+	@MAKEFLAGS= $(MAKE) --no-print-directory -s SAN=$(SAN) B=$B LUA=$(LUA) -j4 -k -Otarget part-1 part-2 part-4 $(if $(filter rel,$(SAN)),part-3)
 	@$B/world --seeds $(WORLD_SEEDS)
 	@$B/truth
 
@@ -114,7 +115,7 @@ check: setup
 	@$(MAKE) --no-print-directory -s SAN=asan WORLD_SEEDS=200 specs
 	@$(MAKE) --no-print-directory -s $B/world && $B/world --seeds 5000
 	@$(MAKE) --no-print-directory -s SAN=tsan build/tsan/threads && build/tsan/threads
-	@MAKEFLAGS= MOONPOOL_GC=1 $(MAKE) --no-print-directory -s SAN=asan LUA=$(LUA) -j2 -k -Otarget part-1 part-2
+	@MAKEFLAGS= MOONPOOL_GC=1 $(MAKE) --no-print-directory -s SAN=asan LUA=$(LUA) -j3 -k -Otarget part-1 part-2 part-4
 	@$(MAKE) --no-print-directory -s replay
 
 # Processes killed, stopped and restarted behind a proxy that cuts, delays and half-closes: tests/chaos. Under ASan: three runs.
@@ -161,5 +162,5 @@ install: all
 clean:
 	rm -rf build
 
-.PHONY: all part-1 part-2 part-3 replay mutants setup demo test specs check chaos soak bench install clean
+.PHONY: all part-1 part-2 part-3 part-4 replay mutants setup demo test specs check chaos soak bench install clean
 -include $(shell find $B -name '*.d' 2>/dev/null)
