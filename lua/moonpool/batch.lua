@@ -1,6 +1,7 @@
 -- moonpool/batch.lua: what batch scripts do again and again: sweeps, prompts from a CSV file, pictures of a folder, names that
 -- stay the same, and going on where a run before ended.
 local core = require "moonpool.core"
+local file = require "moonpool.file"
 local task = require "moonpool.task"
 
 local M = {}
@@ -81,11 +82,8 @@ end
 function M.csv(path, separator)
   if type(path) ~= "string" then error("batch.csv: a path expected, got " .. type(path), 2) end
   if separator ~= nil and (type(separator) ~= "string" or #separator ~= 1) then error("batch.csv: a separator of one character expected", 2) end
-  local f, words = io.open(path, "rb")
-  if not f then return nil, task.error("io", words) end
-  local text = f:read "a"
-  f:close()
-  if not text then return nil, task.error("io", path .. " cannot be read") end
+  local text, words = file.read(path)
+  if not text then return nil, task.error("io", words) end
   local rows, why = rows_of(text:gsub("^\239\187\191", ""), separator or ",")
   if not rows then return nil, task.error("csv", path .. ": " .. why) end
   if #rows == 0 then return nil, task.error("csv", path .. ": it is empty; a first line with the names of the columns is expected") end
@@ -141,19 +139,17 @@ Manifest.__index = Manifest
 function M.manifest(path)
   if type(path) ~= "string" then error("batch.manifest: a path expected, got " .. type(path), 2) end
   local m = setmetatable({ path = path, items = {} }, Manifest)
-  local f = io.open(path, "rb")
-  if f then
-    if f:read(0) == nil and not f:seek("end") then f:close() return nil, task.error("io", path .. " cannot be read") end
-    f:seek "set"
-    local head, why = f:read(1)
-    if not head and why then f:close() return nil, task.error("io", path .. ": " .. why) end
-    if head and head ~= "{" then f:close() return nil, task.error("io", path .. " is no manifest: its first line does not begin with {") end
-    f:seek "set"
-    for line in f:lines() do
-      local x = core.json.decode(line)
-      if type(x) == "table" and type(x.key) == "string" then m.items[x.key] = type(x.files) == "table" and x.files or {} end
-    end
-    f:close()
+  local there, text = io.open(path, "rb"), ""
+  if there then                                            -- else it is made
+    there:close()
+    local whole, unread = file.read(path)
+    if not whole then return nil, task.error("io", unread) end
+    text = whole
+    if text ~= "" and text:sub(1, 1) ~= "{" then return nil, task.error("io", path .. " is no manifest: its first line does not begin with {") end
+  end
+  for line in text:gmatch "[^\n]+" do
+    local x = core.json.decode(line)
+    if type(x) == "table" and type(x.key) == "string" then m.items[x.key] = type(x.files) == "table" and x.files or {} end
   end
   local out, words = io.open(path, "ab")
   if not out then
@@ -161,14 +157,7 @@ function M.manifest(path)
     out, words = io.open(path, "ab")
   end
   if not out then return nil, task.error("io", words) end
-  if (out:seek "end" or 0) > 0 then
-    local back = io.open(path, "rb")
-    if back then
-      back:seek("end", -1)
-      if back:read(1) ~= "\n" then out:write "\n" end         -- whoever wrote before died in the middle of a line
-      back:close()
-    end
-  end
+  if text ~= "" and text:sub(-1) ~= "\n" then out:write "\n" end              -- whoever wrote before died in the middle of a line
   m.out = out
   return m
 end

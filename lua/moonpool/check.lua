@@ -15,8 +15,7 @@ local function keys(t)
 end
 
 local function hint(wrong, names)
-  local meant = type(wrong) == "string" and near(wrong, names)
-  return meant and (" (did you mean '%s'?)"):format(meant) or ""
+  return type(wrong) == "string" and select(2, near(wrong, names)) or ""
 end
 
 local function is_link(v) return type(v) == "table" and #v == 2 and type(v[1]) == "string" and math.tointeger(v[2]) ~= nil end

@@ -1,5 +1,6 @@
 -- moonpool/config.lua: servers and defaults that belong to a place rather than to a script: MOONPOOL_SERVERS, or a file
 -- moonpool.lua in the working folder, or in ~/.config/moonpool. Keys come from the environment or from files.
+local file = require "moonpool.file"
 local near = require "moonpool.near"
 local task = require "moonpool.task"
 
@@ -7,21 +8,6 @@ local M = {}
 
 local fields = { servers = "table", pool = "table", submit = "table" }
 local secrets = { api_key = true, bearer = true, password = true }
-
-local function read(path)
-  local f, words = io.open(path, "rb")
-  if not f then return nil, words end
-  local text, why = f:read "a"
-  f:close()
-  return text, not text and path .. ": " .. tostring(why) or nil
-end
-
-local function names_of(t)
-  local list = {}
-  for k in pairs(t) do list[#list + 1] = k end
-  table.sort(list)
-  return list
-end
 
 -- {url, options of add_client} of an entry: a URL, or {url = , ...}; api_key_env = "NAME" takes the key from the
 -- environment, api_key_file = "path" from a file (bearer and password too).
@@ -36,7 +22,7 @@ local function server_of(entry, where)
       if type(v) ~= "string" then error(("%s: %s: a string expected, got %s"):format(where, k, type(v)), 0) end
       local value, words
       if from == "env" then value, words = os.getenv(v), "the environment has no variable " .. v
-      else value, words = read(v) end
+      else value, words = file.read(v) end
       if not value then error(("%s: %s: %s"):format(where, k, words), 0) end
       options[secret] = value:gsub("%s+$", "")
     elseif k ~= "url" then options[k] = v end
@@ -47,7 +33,7 @@ end
 -- The file is Lua that gives a table; of the libraries it has os.getenv. It names servers and files with keys: like a Makefile,
 -- it is for folders that one trusts.
 local function load_file(path)
-  local text = read(path)
+  local text = file.read(path)
   if not text then return nil end
   local budget = 0
   local chunk, words = load(text:gsub("^#[^\n]*", ""), "@" .. path, "t", { os = { getenv = os.getenv } })
@@ -62,8 +48,8 @@ local function load_file(path)
   if type(value) ~= "table" then error(("%s: it must return a table ({servers = {...}}), not a %s"):format(path, type(value)), 0) end
   for k, v in pairs(value) do
     if not fields[k] then
-      local meant = near(tostring(k), names_of(fields))
-      error(("%s: unknown field '%s'%s"):format(path, tostring(k), meant and (" (did you mean '%s'?)"):format(meant) or " (servers, pool and submit are known)"), 0)
+      local meant, hint = near(tostring(k), { "servers", "pool", "submit" })
+      error(("%s: unknown field '%s'%s"):format(path, tostring(k), meant and hint or " (servers, pool and submit are known)"), 0)
     end
     if type(v) ~= fields[k] then error(("%s: %s: a table expected, got %s"):format(path, k, type(v)), 0) end
   end
@@ -104,5 +90,4 @@ function M.add_to(pool)
   return #c.servers
 end
 
-M.read, M.names_of = read, names_of
 return M

@@ -25,8 +25,8 @@ function M.node(wf, name)
     all[#all + 1] = n.class
     all[#all + 1] = n.title
   end
-  local meant = near(name, all)
-  return nil, ("there is no node '%s'%s"):format(name, meant and (" (did you mean '%s'?)"):format(meant) or "")
+  local _, hint = near(name, all)
+  return nil, ("there is no node '%s'%s"):format(name, hint)
 end
 
 local function document(wf) return core.json.decode(wf:to_json()) end
@@ -43,9 +43,9 @@ function M.target(wf, path)
         local names = {}
         for k in pairs(inputs) do names[#names + 1] = k end
         table.sort(names)
-        local meant = near(input, names)
+        local meant, hint = near(input, names)
         return nil, ("node %s (%s) has no input '%s'%s"):format(id, document(wf)[id].class_type, input,
-          meant and (" (did you mean '%s'?)"):format(meant) or #names > 0 and ": it has " .. table.concat(names, ", ") or "")
+          meant and hint or #names > 0 and ": it has " .. table.concat(names, ", ") or "")
       end
       words = words or why
     end

@@ -1,5 +1,6 @@
 -- moonpool/init.lua: the API of scripts. The C half is moonpool.core; what waits is added here.
 local core = require "moonpool.core"
+local read_file = require("moonpool.file").read
 local task = require "moonpool.task"
 
 local M = { json = core.json, spawn = task.spawn, sleep = task.sleep, task = task, core = core }
@@ -30,11 +31,8 @@ M.workflow = { from = core.workflow.from, hash = core.workflow.hash }
 -- cannot be read, or is something else than a workflow.
 function M.workflow.load(path)
   if type(path) ~= "string" then error("workflow.load: a path expected, got " .. type(path), 2) end
-  local f, words = io.open(path, "rb")
-  if not f then return nil, fail("io", words) end
-  local bytes, why = f:read "a"
-  f:close()
-  if not bytes then return nil, fail("io", path .. ": " .. tostring(why)) end
+  local bytes, words = read_file(path)
+  if not bytes then return nil, fail("io", words) end
   local w, err = core.workflow.from(bytes)
   if not w then
     err.message = path .. ": " .. err.message
@@ -273,10 +271,9 @@ function Client:upload(o)
   if not o or not (o.data and o.name or o.path) then error("client:upload: option 'path', or 'name' and 'data', is missing", 2) end
   local data = o.data
   if not data then
-    local f, words = io.open(o.path, "rb")
-    if not f then return nil, fail("io", words) end
-    data = f:read "a"
-    f:close()
+    local words
+    data, words = read_file(o.path)
+    if not data then return nil, fail("io", words) end
   end
   local name = o.name or o.path:match "[^/\\]+$"
   local parts = { { name = "image", filename = name, data = data, type = "application/octet-stream" } }

@@ -2,7 +2,7 @@
 local core = require "moonpool.core"
 
 -- The name of the list that `wrong` was most likely meant to be, or nil: no more than half of it may differ. Upper and
--- lower case count as equal, and so does a name that begins with what was given.
+-- lower case count as equal, and so does a name that begins with what was given. Behind it: the words for a message, or "".
 return function(wrong, names)
   local best, found = math.min(4, (#wrong + 1) // 2 + (#wrong > 2 and 1 or 0)), nil
   local low = wrong:lower()
@@ -12,5 +12,5 @@ return function(wrong, names)
     if d > 0 and #low >= 3 and other:sub(1, #low) == low then d = 1 end
     if d < best then best, found = d, name end
   end
-  return found
+  return found, found and (" (did you mean '%s'?)"):format(found) or ""
 end

@@ -822,8 +822,9 @@ static int call_formatter(lua_State *L) {
 
 /* formatter(path, {instructions =, memory_mb =}) -> function; raises when it does not load */
 int l_formatter(lua_State *L) {
-    struct { int instructions; double memory_mb; } o = { 20000000, 256 };
-    static const opt opts[] = { { "instructions", OPT_INT, 0, 1000, 2e9 }, { "memory_mb", OPT_NUMBER, 8, 1, 1e6 }, { NULL, 0, 0, 0, 0 } };
+    struct formatter_limits { int instructions; double memory_mb; } o = { 20000000, 256 };
+    static const opt opts[] = { { "instructions", OPT_INT, offsetof(struct formatter_limits, instructions), 1000, 2e9 },
+        { "memory_mb", OPT_NUMBER, offsetof(struct formatter_limits, memory_mb), 1, 1e6 }, { NULL, 0, 0, 0, 0 } };
     const char *path = luaL_checkstring(L, 1);
     l_options(L, 2, opts, &o, "report");
     lua_pushboolean(L, 0);

@@ -3,31 +3,13 @@ local H = require "helper"
 local moonpool = require "moonpool"
 local json = moonpool.json
 
-local pids, urls, dir = {}, nil, nil
-
--- Two servers for all of these specs; a folder for each.
-local function start()
-  if urls then return end
-  local out = H.folder "cli-servers" .. "/sim.txt"
-  os.execute(("%s sim --port 0 --count 2 --speed 50 > %s 2>&1 & echo $! > %s.pid"):format(H.moonpool, out, out))
-  for _ = 1, 1000 do
-    urls = {}
-    local f = io.open(out)
-    for url in (f and f:read "a" or ""):gmatch "listening on (http://[%d.:]+)" do urls[#urls + 1] = url end
-    if f then f:close() end
-    if #urls == 2 then break end
-    moonpool.sleep(5)
-  end
-  pids[1] = H.read(out .. ".pid"):match "%d+"
-end
+local urls, stop, dir                                      -- two servers for all of these specs; a folder for each
 
 local wf = "scripts/workflows/text_to_image.json"
 
-setup(start)
+setup(function() urls, stop = H.servers(2) end)
 before_each(function() dir = H.folder "cli" end)
-teardown(function()
-  for _, pid in ipairs(pids) do os.execute("kill " .. pid) end
-end)
+teardown(function() stop() end)
 
 -- Without a configuration of the machine's own.
 local function run(words, env) return H.run(("(HOME=%s XDG_CONFIG_HOME= MOONPOOL_SERVERS='' %s timeout 60 %s %s)"):format(dir, env or "", H.moonpool, words)) end

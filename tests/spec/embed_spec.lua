@@ -1,21 +1,9 @@
 -- tests/spec/embed_spec.lua: Moonpool inside C programs, and the shape of what is built.
-local moonpool = require "moonpool"
 local H = require "helper"
 
--- A server in a process of its own; returns its address and a function that stops it.
 local function server(more)
-  local out = H.build .. "/tmp/embed-sim.txt"
-  os.remove(out)
-  os.execute(("%s sim --port 0 --speed 50 %s > %s 2>&1 & echo $! > %s.pid"):format(H.moonpool, more or "", out, out))
-  local url
-  for _ = 1, 500 do                                    -- until its line is there
-    local f = io.open(out)
-    url = f and f:read "a":match "http://[%d.:]+"
-    if f then f:close() end
-    if url then break end
-    moonpool.sleep(10)
-  end
-  return url, function() os.execute(("kill $(cat %s.pid)"):format(out)) end
+  local urls, stop = H.servers(1, more)
+  return urls[1], stop
 end
 
 describe("embedding", function()

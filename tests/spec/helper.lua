@@ -55,4 +55,25 @@ function H.folder(name)
   return path
 end
 
+-- Simulated servers in a process of their own: their addresses, and a function that ends it.
+function H.servers(count, more)
+  local moonpool = require "moonpool"
+  local out = os.tmpname()
+  os.execute(("%s sim --port 0 --count %d --speed 50 %s > %s 2>&1 & echo $! > %s.pid"):format(H.moonpool, count, more or "", out, out))
+  local urls
+  for _ = 1, 6000 do                                   -- until their lines are there; the bound only keeps a broken one from hanging the run
+    urls = {}
+    for url in H.read(out):gmatch "listening on (http://[%d.:]+)" do urls[#urls + 1] = url end
+    if #urls == count then break end
+    moonpool.sleep(5)
+  end
+  assert(#urls == count, H.read(out))
+  local pid = H.read(out .. ".pid"):match "%d+"
+  return urls, function()
+    os.execute("kill " .. pid .. " 2>/dev/null")
+    os.remove(out)
+    os.remove(out .. ".pid")
+  end
+end
+
 return H

@@ -65,7 +65,7 @@ describe("the editor types have every function of", function()
   -- What is for the runtime's own files only.
   local inner = {
     task = { await = true, breathe = true, error = true, may_wait = true, count = true, drain = true, tell_unheard = true, on_idle = true },
-    config = { read = true, names_of = true }, workflow = {}, json = {}, http = {}, ws = {}, batch = {}, edit = {}, profiles = {}, report = {}, plan = {},
+    config = {}, workflow = {}, json = {}, http = {}, ws = {}, batch = {}, edit = {}, profiles = {}, report = {}, plan = {},
   }
   for name, hidden in pairs(inner) do
     it("moonpool." .. name, function()

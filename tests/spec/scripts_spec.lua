@@ -4,29 +4,17 @@ local H = require "helper"
 local moonpool = require "moonpool"
 local json = moonpool.json
 
-local running = {}
+local stops = {}
 after_each(function()
-  for _, pid in ipairs(running) do os.execute("kill " .. pid .. " 2>/dev/null") end
-  running = {}
+  for _, stop in ipairs(stops) do stop() end
+  stops = {}
 end)
 
 local here = io.popen("pwd"):read "l"
 
--- So many servers; their addresses.
 local function servers(count, more)
-  local out = H.folder("servers" .. #running) .. "/sim.txt"
-  os.execute(("%s sim --port 0 --count %d --speed 50 %s > %s 2>&1 & echo $! > %s.pid"):format(H.moonpool, count, more or "", out, out))
-  local urls
-  for _ = 1, 1000 do
-    urls = {}
-    local f = io.open(out)
-    for url in (f and f:read "a" or ""):gmatch "listening on (http://[%d.:]+)" do urls[#urls + 1] = url end
-    if f then f:close() end
-    if #urls == count then break end
-    moonpool.sleep(5)
-  end
-  assert.equal(count, #urls)
-  running[#running + 1] = H.read(out .. ".pid"):match "%d+"
+  local urls, stop = H.servers(count, more)
+  stops[#stops + 1] = stop
   return urls
 end
 

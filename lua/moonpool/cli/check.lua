@@ -1,6 +1,7 @@
 -- moonpool/cli/check.lua: `moonpool check`: everything that is wrong with workflows, and what a server would say.
 -- Exit codes: 0 nothing is wrong; 1 something is; 2 wrong arguments, a file or a server that cannot be read.
 local core = require "moonpool.core"
+local command = require "moonpool.cli.command"
 
 local function fail(words)
   io.stderr:write("moonpool check: ", tostring(words), "\n")
@@ -24,7 +25,7 @@ end
 local function document(path)
   local text, words
   if path == "-" then text = io.read "a"
-  else text, words = require("moonpool.config").read(path) end
+  else text, words = require("moonpool.file").read(path) end
   if not text then return nil, words end
   if text:sub(1, 8) == "\137PNG\r\n\26\n" then              -- the workflow inside of a picture
     local w, err = core.workflow.from(text)
@@ -71,12 +72,7 @@ return function(args, run)
   parser:argument("workflow", "API-format JSON, or a PNG that ComfyUI saved; - is standard input."):args "+"
   parser:option("--server", "Compare with this server (again for more)."):count "*"
   parser:flag("--json", "A line of JSON per problem.")
-  local ok, o = parser:pparse(args)
-  if not ok then
-    io.stderr:write(parser:get_usage(), "\n\nError: ", o, "\n")
-    return 2
-  end
-  local code = 0
-  local status = run(function() code = check(o) end)
-  return status ~= 0 and 2 or code
+  local o = command.parse(parser, args)
+  if not o then return 2 end
+  return command.run(run, check, o, 2)
 end

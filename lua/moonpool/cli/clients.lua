@@ -1,6 +1,7 @@
 -- moonpool/cli/clients.lua: `moonpool clients`: what each server is, has and does.
 -- Exit codes: 0 all answered; 1 one did not; 2 wrong arguments, no servers.
 local core = require "moonpool.core"
+local command = require "moonpool.cli.command"
 local task = require "moonpool.task"
 
 local GB = 1 << 30
@@ -71,30 +72,22 @@ local function words_of(x, all)
   return lines
 end
 
+local function fail(why)
+  io.stderr:write("moonpool clients: ", tostring(why), "\n")
+  return 2
+end
+
 local function clients(o)
   local moonpool = require "moonpool"
   local config, err = moonpool.config.load()
-  local servers = {}
-  for _, url in ipairs(o.server) do servers[#servers + 1] = { url = url, options = {} } end
-  if #servers == 0 then
-    if not config then
-      io.stderr:write("moonpool clients: ", err.message, "\n")
-      return 2
-    end
-    servers = config.servers
-  end
-  if #servers == 0 then
-    io.stderr:write "moonpool clients: no server: give addresses, or MOONPOOL_SERVERS, or a moonpool.lua with servers\n"
-    return 2
-  end
+  if not config and #o.server == 0 then return fail(err.message) end
+  local servers = command.servers(o.server, config)
+  if #servers == 0 then return fail "no server: give addresses, or MOONPOOL_SERVERS, or a moonpool.lua with servers" end
   local pool <close> = moonpool.pool { log_level = "silent" }
   local list = {}
   for i, s in ipairs(servers) do
     local ok, client, why = pcall(pool.add_client, pool, s.url, s.options)
-    if not ok or not client then
-      io.stderr:write("moonpool clients: ", tostring(ok and why or client), "\n")
-      return 2
-    end
+    if not ok or not client then return fail(ok and why or client) end
     list[i] = task.spawn(look, client)
   end
   local bad = 0
@@ -116,12 +109,7 @@ return function(args, run)
   parser:argument("server", "Addresses: http://host:8188."):args "*"
   parser:flag("--all", "Every model, not the first five of each kind.")
   parser:flag("--json", "A line of JSON per server.")
-  local ok, o = parser:pparse(args)
-  if not ok then
-    io.stderr:write(parser:get_usage(), "\n\nError: ", o, "\n")
-    return 2
-  end
-  local code = 0
-  local status = run(function() code = clients(o) end)
-  return status ~= 0 and 2 or code
+  local o = command.parse(parser, args)
+  if not o then return 2 end
+  return command.run(run, clients, o, 2)
 end

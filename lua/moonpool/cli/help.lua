@@ -96,8 +96,8 @@ return function(args)
   end
   local lines, topics = find(topic)
   if #lines == 0 then
-    local meant = near(topic, topics)
-    io.stderr:write(("moonpool help: nothing is called '%s'%s\n"):format(topic, meant and (" (did you mean '%s'?)"):format(meant) or "; `moonpool help` lists what there is"))
+    local meant, hint = near(topic, topics)
+    io.stderr:write(("moonpool help: nothing is called '%s'%s\n"):format(topic, meant and hint or "; `moonpool help` lists what there is"))
     return 1
   end
   while lines[#lines] == "" do lines[#lines] = nil end

@@ -186,20 +186,16 @@ return function(argv)
     name, argv = "-", { [0] = argv[0], "-" }                -- as lua: a script from standard input
     i = 1
   end
-  if name == "run" then                                    -- a script whose name is that of a command
+  local script = name == "run"                             -- also one whose name is that of a command
+  if script then
     i = i + 1
     name = argv[i]
     if not name then io.stderr:write("moonpool: run needs a file\n", usage); return 2 end
-    local chunk = load_file(name)
-    local given = {}
-    for k = 0, #argv do given[k - i] = argv[k] end
-    _G.arg = given
-    return chunk and run(chunk, table.unpack(given)) or 1
   end
   local given = {}
   for k = 0, #argv do given[k - i] = argv[k] end
   _G.arg = given
-  if commands[name] then return require("moonpool.cli." .. commands[name])({ table.unpack(given) }, run, name) end
+  if commands[name] and not script then return require("moonpool.cli." .. commands[name])({ table.unpack(given) }, run, name) end
   local chunk = load_file(name)
   if not chunk then return 1 end
   return run(chunk, table.unpack(given))

@@ -1,6 +1,7 @@
 -- moonpool/cli/plan.lua: `moonpool plan`: what a load would do on so many clients, or how many it needs.
 -- Exit codes: 0 answered; 1 no number of clients is enough; 2 wrong arguments.
 local core = require "moonpool.core"
+local command = require "moonpool.cli.command"
 
 local function fail(words)
   io.stderr:write("moonpool: ", words, "\n")
@@ -107,15 +108,10 @@ return function(args, run)
   parser:option("--most", "The search gives up beyond so many.", "256"):convert(tonumber)
   parser:option("--seed", "Another one, another day.", "1"):convert(tonumber)
   parser:option("--format", "text, markdown, csv or json.", "text"):choices { "text", "markdown", "csv", "json" }
-  local ok, o = parser:pparse(args)
-  if not ok then
-    io.stderr:write(parser:get_usage(), "\n\nError: ", o, "\n")
-    return 2
-  end
+  local o = command.parse(parser, args)
+  if not o then return 2 end
   for _, name in ipairs { "delay", "most", "seed", "clients" } do
     if type(o[name]) == "string" then o[name] = name == "clients" and clients(o[name]) or tonumber(o[name]) end
   end
-  local code = 0
-  local status = run(function() code = answer(o) end)
-  return status ~= 0 and status or code
+  return command.run(run, answer, o)
 end

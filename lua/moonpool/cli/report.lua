@@ -2,6 +2,7 @@
 -- Exit codes: 0 answered; 1 compare --fail-over: something is slower, or more jobs did not complete; 2 wrong arguments, no such
 -- log, no runs, nothing that could be tested, a formatter that failed.
 local core = require "moonpool.core"
+local command = require "moonpool.cli.command"
 
 local function fail(words)
   io.stderr:write("moonpool: ", words, "\n")
@@ -128,12 +129,7 @@ return function(args, run, name)
     parser:option("--job", "job: its id, its prompt id, or its place in the log; the last one if left out.")
   end
   formats(parser, name == "compare" and "" or "trace (timeline only), ")
-  local ok, o = parser:pparse(args)
-  if not ok then
-    io.stderr:write(parser:get_usage(), "\n\nError: ", o, "\n")
-    return 2
-  end
-  local code = 0
-  local status = run(function() code = name == "compare" and compare(o) or name ~= "compare" and answer(o) or 0 end)
-  return status ~= 0 and 2 or code
+  local o = command.parse(parser, args)
+  if not o then return 2 end
+  return command.run(run, name == "compare" and compare or answer, o, 2)
 end

@@ -1,22 +1,14 @@
 -- moonpool/cli/sim.lua: simulated ComfyUI servers on real ports, until interrupted.
 -- Exit codes: 1 it cannot serve (a port that is taken, a file that cannot be read); 2 wrong arguments; 130 interrupted.
 local core = require "moonpool.core"
+local command = require "moonpool.cli.command"
 local task = require "moonpool.task"
-
-local function number(name, low, high, whole)
-  return function(text)
-    local n = tonumber(text)
-    if whole then n = math.tointeger(n) end
-    if not n or n < low or n > high then return nil, ("--%s: a%s number from %g to %g expected, got %s"):format(name, whole and " whole" or "", low, high, text) end
-    return n
-  end
-end
 
 return function(args, run)
   local argparse = require "argparse"
   local parser = argparse("moonpool sim", "Simulated ComfyUI servers: the real protocol, no GPU.")
-  parser:option("--port", "First port; 0 takes any free ones.", "8188"):convert(number("port", 0, 65535, true))
-  parser:option("--count", "How many servers, on ports one after the other.", "1"):convert(number("count", 1, 1000, true))
+  parser:option("--port", "First port; 0 takes any free ones.", "8188"):convert(command.number("port", 0, 65535, true))
+  parser:option("--count", "How many servers, on ports one after the other.", "1"):convert(command.number("count", 1, 1000, true))
   parser:option("--speed", "Work runs this many times as fast; a list (1,0.5) gives each server its own.", "1"):convert(function(text)
     local list = {}
     for s in text:gmatch "[^,]+" do
@@ -28,18 +20,15 @@ return function(args, run)
   parser:option("--version", "Behave as this ComfyUI: 0.18.1, 0.3.75, 0.3.64 or 2024-10.", "0.18.1")
   parser:option("--catalogue", "A saved GET /object_info to take instead of the built-in node classes.")
   parser:flag("--any-node", "Accept every node class; ends of the graph make a picture.")
-  parser:option("--any-ms", "What an unknown node costs.", "50"):convert(number("any-ms", 0, 1e+09))
-  parser:option("--vram", "GB of VRAM for models.", "24"):convert(number("vram", 0.001, 1e+06))
-  parser:option("--delay", "Hold every message this many ms, each way.", "0"):convert(number("delay", 0, 1e+09))
+  parser:option("--any-ms", "What an unknown node costs.", "50"):convert(command.number("any-ms", 0, 1e+09))
+  parser:option("--vram", "GB of VRAM for models.", "24"):convert(command.number("vram", 0.001, 1e+06))
+  parser:option("--delay", "Hold every message this many ms, each way.", "0"):convert(command.number("delay", 0, 1e+09))
   parser:option("--costs", "JSON: node class -> ms, or {\"ms\":, \"step_ms\":}.")
   parser:option("--host", "Address to listen on.", "127.0.0.1")
   parser:option("--cache", "What is kept of earlier prompts: classic, lru or none.", "classic")
   parser:flag("--previews", "Samplers send previews.")
-  local ok, o = parser:pparse(args)
-  if not ok then
-    io.stderr:write(parser:get_usage(), "\n\nError: ", o, "\n")
-    return 2
-  end
+  local o = command.parse(parser, args)
+  if not o then return 2 end
   for _, name in ipairs { "port", "count", "any_ms", "vram", "delay" } do o[name] = tonumber(o[name]) end
   local function fail(words, code)
     io.stderr:write("moonpool sim: ", tostring(words), "\n")
@@ -52,12 +41,11 @@ return function(args, run)
     if type(costs) ~= "table" then return fail("--costs: JSON like {\"KSampler\": 500} expected, got " .. o.costs, 2) end
   end
   if o.catalogue then
-    catalogue, words = require "moonpool.config".read(o.catalogue)
+    catalogue, words = require "moonpool.file".read(o.catalogue)
     if not catalogue then return fail("--catalogue: " .. words, 1) end
   end
   local speeds = type(o.speed) == "table" and o.speed or { tonumber(o.speed) }
-  local code = 0
-  local status = run(function()
+  return command.run(run, function()
     local sims = {}
     for i = 1, o.count do
       local fine, sim, err = pcall(core.sim, {
@@ -66,8 +54,7 @@ return function(args, run)
         catalogue = catalogue, costs = costs,
       })
       if not fine or not sim then
-        code = fail(fine and err.message or sim, 1)
-        return
+        return fail(fine and err.message or sim, 1)
       end
       sims[i] = sim
       print(("listening on http://%s:%d (ComfyUI %s, speed %g)"):format(o.host, sim.port, o.version, speeds[(i - 1) % #speeds + 1]))
@@ -75,5 +62,4 @@ return function(args, run)
     io.stdout:flush()
     while #sims > 0 do task.sleep(1000) end
   end)
-  return status ~= 0 and status or code
 end

@@ -1,6 +1,7 @@
 -- moonpool/cli/submit.lua: `moonpool submit`: one workflow, many times, on all servers.
 -- Exit codes: 0 all completed; 1 some did not, or files could not be saved; 2 wrong arguments; 130 interrupted.
 local core = require "moonpool.core"
+local command = require "moonpool.cli.command"
 local edit = require "moonpool.edit"
 local json = core.json
 
@@ -11,7 +12,7 @@ end
 
 local function key_of(o)
   if o.api_key_file then
-    local text, words = require("moonpool.config").read(o.api_key_file)
+    local text, words = require("moonpool.file").read(o.api_key_file)
     if not text then return nil, "--api-key-file: " .. words end
     return (text:gsub("%s+$", ""))
   end
@@ -31,7 +32,7 @@ local function variants(base, o)
   for _, words in ipairs(o.set_file) do
     local path, file = words:match "^(.-)=(.*)$"
     if not path then return nil, ("--set-file '%s': NODE.input=FILE expected"):format(words) end
-    local text, why = require("moonpool.config").read(file)
+    local text, why = require("moonpool.file").read(file)
     if not text then return nil, "--set-file: " .. why end
     if not utf8.len(text) then return nil, ("--set-file: %s is no text (UTF-8)"):format(file) end
     local e, wrong = edit.parse(base, path .. "=" .. text:gsub("\r?\n$", ""))
@@ -79,23 +80,11 @@ local function variants(base, o)
   return list
 end
 
-local function servers_of(o)
-  local config, err = require("moonpool.config").load()
-  if not config then return nil, err.message end
-  local list = {}
-  for _, url in ipairs(o.server) do list[#list + 1] = { url = url, options = {} } end
-  if #list == 0 then list = config.servers end
-  if #list == 0 then return nil, "no server: --server http://host:8188, MOONPOOL_SERVERS, or a moonpool.lua with servers" end
-  return list, nil, config
-end
-
 -- ---- what is seen meanwhile ---------------------------------------------------------------------------------------------
 
 local function painter(pool, total)
   local out, overall, shown, done = io.stderr, {}, 0, 0
-  if not core.isatty(2) then
-    return function(r) if r then done = done + 1 end end, function() end
-  end
+  if not core.isatty(2) then return function() end, function() end end
   local began = core.now()
   local function paint(force)
     if not force and core.now() - shown < 100 then return end
@@ -170,8 +159,10 @@ local function submit(o)
     io.stderr:write(("%d prompt%s would be sent\n"):format(#items, #items == 1 and "" or "s"))
     return 0
   end
-  local servers, no_servers, config = servers_of(o)
-  if not servers then return fail(no_servers) end
+  local config, unread = moonpool.config.load()
+  if not config then return fail(unread.message) end
+  local servers = command.servers(o.server, config)
+  if #servers == 0 then return fail "no server: --server http://host:8188, MOONPOOL_SERVERS, or a moonpool.lua with servers" end
   for k, v in pairs(config.submit) do
     if k ~= "out" and k ~= "name" then return fail(("%s: submit.%s is not known (out and name are)"):format(config.from, tostring(k))) end
     if type(v) ~= "string" then return fail(("%s: submit.%s: a string expected, got %s"):format(config.from, k, type(v))) end
@@ -255,14 +246,6 @@ local function submit(o)
   return bad == 0 and 0 or 1
 end
 
-local function whole(name)
-  return function(text)
-    local n = math.tointeger(tonumber(text))
-    if not n or n < 1 or n > 1000000 then return nil, name .. ": a whole number from 1 to 1000000 expected, got " .. text end
-    return n
-  end
-end
-
 return function(args, run)
   local argparse = require "argparse"
   local parser = argparse("moonpool submit", "Runs a workflow on all servers, as often and in as many variations as you like.")
@@ -277,15 +260,11 @@ Exit codes: 0 all completed, 1 some did not, 2 wrong arguments, 130 interrupted.
   parser:option("--set-file", "NODE.input=FILE: its text as the value."):count "*"
   parser:option("--sweep", "NODE.input=a,b,c (a comma inside: \\,) or whole numbers as 1..9:2."):count "*"
   parser:option("--image", "NODE.input=FILE: sent to each server, and named there."):count "*"
-  parser:option("--count", "How many of each.", "1"):convert(whole "--count")
+  parser:option("--count", "How many of each.", "1"):convert(command.number("count", 1, 1000000, true))
   parser:option("--seed", "The first seed, one more for each of --count; or random.")
   parser:option("--out", "Folder for the pictures; without it they stay on the servers.")
   parser:option("--name", "Names in it: {number} {job} {node} {client} {filename} {name} {ext} {index}.")
-  parser:option("--priority", "Higher goes first.", "0"):convert(function(text)
-    local n = tonumber(text)
-    if not n or n ~= n or math.abs(n) > 1e15 then return nil, "--priority: a number from -1e15 to 1e15 expected, got " .. text end
-    return n
-  end)
+  parser:option("--priority", "Higher goes first.", "0"):convert(command.number("priority", -1e15, 1e15))
   parser:option("--policy", "A policy by name or file (again for more: the first that has an answer wins)."):count "*"
   parser:option("--report", "For each job, instead of the summary (of several) or the built-in report (of one): a report by name or file.")
   parser:option("--profile-log", "Append a line with each job's profile to this file.")
@@ -294,13 +273,8 @@ Exit codes: 0 all completed, 1 some did not, 2 wrong arguments, 130 interrupted.
   parser:option("--api-key-file", "File with that key.")
   parser:flag("--json", "A line of JSON per job instead of the paths.")
   parser:flag("--dry-run", "Print the prompts that would be sent, a line each, and send nothing.")
-  local ok, o = parser:pparse(args)
-  if not ok then
-    io.stderr:write(parser:get_usage(), "\n\nError: ", o, "\n")
-    return 2
-  end
+  local o = command.parse(parser, args)
+  if not o then return 2 end
   o.count, o.priority = tonumber(o.count), tonumber(o.priority)
-  local code = 0
-  local status = run(function() code = submit(o) end)
-  return status ~= 0 and status or code
+  return command.run(run, submit, o)
 end
