@@ -164,7 +164,6 @@ int loop_lws(mp_loop *l, mp_err *e) {
         i.port = CONTEXT_PORT_NO_LISTEN_SERVER;
         i.protocols = serve_protocols;
         i.vhost_name = "server";
-        i.keepalive_timeout = 75;
         l->server_vhost = lws_create_vhost(l->lws, &i);
     }
     process_leave();

@@ -1,11 +1,12 @@
-/* net/serve.c -- floor 1, net: an HTTP and WebSocket server over libwebsockets.
+/* net/serve.c -- floor 1, net: an HTTP server of our own, because a simulated server has to see requests as they were sent
+ * (libwebsockets merges slashes, decodes once and does not take bodies in chunks); WebSockets are libwebsockets'.
  *
- * Traps cured here:
- *   - The library's own listeners cannot be closed one by one and share ports silently: we own the listening
- *     socket, accept ourselves and hand each connection over.
- *   - While a reply is owed the library spins if the peer pipelines or hangs up: receiving is paused until then,
- *     and its timeout is taken off.
- *   - Bodies without Content-Length are not decoded: answered 411. */
+ * One request is read at a time and never more of it than is its own: the head is looked at where it waits in the kernel.
+ * An upgrade is left there, unread, and the socket handed over; what a peer pipelines waits there for its turn.
+ *
+ * Traps of the library cured here: its own listeners cannot be closed one by one and share ports silently, so we own the
+ * listening socket and accept ourselves; it may be told to write at any time but says so only in its callback: a message
+ * that finds nothing before it is written at once. */
 #include "net/serve.h"
 #include "base/buf.h"
 #include "net/inside.h"
@@ -14,34 +15,39 @@
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define MAX_HEAD 16384
 #define MAX_BODY (128u << 20)
+#define KEEP_MS 75000                                 /* an idle connection, as ComfyUI's */
 
 typedef struct chunk { struct chunk *next; int binary; size_t n; unsigned char p[]; } chunk;
 
+/* A connection and the request it is at. */
 struct mp_exchange {
     mp_server *server;
-    struct lws *wsi;
-    char *method, *path, *type, *host, *origin, *range, *since;
-    mp_buf body, reply;
-    size_t sent;
-    int owed, over, paused;                           /* owed: the handler has it and has not replied */
+    int fd, events, handles, pieces, last, over;     /* pieces: the body comes in chunks; last: the peer wants no more after it */
+    enum { HEAD, BODY, OWED, REPLY } state;          /* OWED: the handler has it and has not replied */
+    enum { SIZE, EXTENSION, DATA, DATA_END, TRAILER } piece;
+    uv_poll_t poll;
+    uv_timer_t idle;
+    mp_serve_request r;                              /* slices of head and body */
+    mp_buf head, body, reply;
+    size_t left, sent;                               /* left: of the body, or of a chunk */
     mp_exchange *next, **prev;
 };
 
 struct mp_peer {
     mp_server *server;
     struct lws *wsi;
+    char *path;
     chunk *first, *last;
     mp_buf message;
-    int drop;
+    int open, drop;
     mp_peer *next, **prev;
 };
-
-/* What the library keeps per connection. */
-typedef struct { mp_exchange *x; mp_peer *peer; } session;
 
 struct mp_server {
     mp_loop *loop;
@@ -53,16 +59,16 @@ struct mp_server {
     int closed, handles;
     mp_exchange *exchanges;
     mp_peer *peers;
-    struct lws **open;                               /* every connection, idle kept-alive ones too */
-    size_t n_open, cap_open;
     mp_server *next, **prev;
 };
 
-const struct lws_protocols serve_protocols[] = { { "moonpool-serve", serve_callback, sizeof(session), 16384, 0, NULL, 0 }, { NULL, NULL, 0, 0, 0, NULL, 0 } };
+const struct lws_protocols serve_protocols[] = { { "moonpool-serve", serve_callback, 0, 16384, 0, NULL, 0 }, { NULL, NULL, 0, 0, 0, NULL, 0 } };
 
 /* ---- listening ------------------------------------------------------------------------------------------------- */
 
 static void on_accept(uv_poll_t *p, int status, int events);
+static void exchange_new(mp_server *s, int fd);
+static void drop(mp_exchange *x);
 
 static void on_rested(uv_timer_t *t) {
     mp_server *s = t->data;
@@ -84,16 +90,7 @@ static void on_accept(uv_poll_t *p, int status, int events) {
         }
         if (s->paused) { close(fd); continue; }
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-        lws_adopt_desc_t d;
-        memset(&d, 0, sizeof d);
-        d.vh = s->loop->server_vhost;
-        d.type = LWS_ADOPT_SOCKET | LWS_ADOPT_HTTP;
-        d.fd.sockfd = fd;
-        d.opaque = s;
-        struct lws *wsi = lws_adopt_descriptor_vhost_via_info(&d);       /* closes fd itself when it cannot */
-        if (!wsi) continue;
-        s->open = mp_grow(s->open, s->n_open, &s->cap_open, sizeof(struct lws *));
-        s->open[s->n_open++] = wsi;
+        exchange_new(s, fd);
     }
 }
 
@@ -143,35 +140,18 @@ mp_server *mp_serve_open(mp_loop *l, const char *host, int port, const mp_serve_
 }
 
 int mp_serve_port(const mp_server *s) { return s->port; }
-static void forget_wsi(mp_server *s, const struct lws *wsi) {
-    for (size_t i = 0; i < s->n_open; i++)
-        if (s->open[i] == wsi) { s->open[i] = s->open[--s->n_open]; return; }
-}
 
 void mp_serve_pause(mp_server *s, int paused) {
     s->paused = paused;
-    for (size_t i = 0; paused && i < s->n_open; i++) lws_set_timeout(s->open[i], PENDING_TIMEOUT_USER_REASON_BASE, LWS_TO_KILL_ASYNC);
-    if (paused) lws_cancel_service(s->loop->lws);
+    if (!paused) return;
+    while (s->exchanges) drop(s->exchanges);
+    for (const mp_peer *p = s->peers; p; p = p->next) lws_set_timeout(p->wsi, PENDING_TIMEOUT_USER_REASON_BASE, LWS_TO_KILL_ASYNC);
+    lws_cancel_service(s->loop->lws);
 }
 
 static void kill_wsi(struct lws *wsi) {
     lws_set_opaque_user_data(wsi, NULL);
     lws_set_timeout(wsi, PENDING_TIMEOUT_USER_REASON_BASE, LWS_TO_KILL_ASYNC);
-}
-
-static void exchange_free(mp_exchange *x) {
-    *x->prev = x->next;
-    if (x->next) x->next->prev = x->prev;
-    mp_buf_free(&x->body);
-    mp_buf_free(&x->reply);
-    free(x->method);
-    free(x->path);
-    free(x->type);
-    free(x->host);
-    free(x->origin);
-    free(x->range);
-    free(x->since);
-    free(x);
 }
 
 static void peer_free(mp_peer *p) {
@@ -183,6 +163,7 @@ static void peer_free(mp_peer *p) {
         free(c);
     }
     mp_buf_free(&p->message);
+    free(p->path);
     free(p);
 }
 
@@ -191,28 +172,16 @@ static void on_handle_closed(uv_handle_t *h) {
     if (--s->handles == 0) free(s);
 }
 
-static session *session_of(struct lws *wsi) { return lws_wsi_user(wsi); }
-
 void mp_serve_close(mp_server *s) {
     if (!s || s->closed) return;
     s->closed = 1;
-    while (s->exchanges) {
-        mp_exchange *x = s->exchanges;
-        session_of(x->wsi)->x = NULL;
-        kill_wsi(x->wsi);
-        if (x->owed) s->h.on_request_gone(s->ud, x);
-        exchange_free(x);
-    }
+    while (s->exchanges) drop(s->exchanges);
     while (s->peers) {
         mp_peer *p = s->peers;
-        session_of(p->wsi)->peer = NULL;
         kill_wsi(p->wsi);
-        s->h.on_gone(s->ud, p);
+        if (p->open) s->h.on_gone(s->ud, p);
         peer_free(p);
     }
-    while (s->n_open) kill_wsi(s->open[--s->n_open]);
-    free(s->open);
-    s->open = NULL;
     *s->prev = s->next;
     if (s->next) s->next->prev = s->prev;
     uv_poll_stop(&s->poll);
@@ -228,80 +197,237 @@ void serve_close_all(mp_loop *l) {
 
 /* ---- HTTP -------------------------------------------------------------------------------------------------------- */
 
-static char *header(struct lws *wsi, enum lws_token_indexes token) {
-    int n = lws_hdr_total_length(wsi, token);
-    char *z = mp_alloc((size_t)n + 2);
-    if (n > 0) lws_hdr_copy(wsi, z, n + 1, token);
-    return z;
+static void on_io(uv_poll_t *p, int status, int events);
+
+static void watch(mp_exchange *x, int events) {
+    if (x->fd >= 0 && x->events != events) uv_poll_start(&x->poll, x->events = events, on_io);
 }
 
-/* The library has decoded path and arguments; they are encoded again, so that nobody decodes twice. */
-static char *path_of(struct lws *wsi, mp_str uri) {
-    mp_buf b = { 0 };
-    char arg[4096];
-    for (size_t i = 0; i < uri.n; i++) {
-        if (uri.p[i] == '/') mp_buf_putc(&b, '/');
-        else mp_buf_url(&b, mp_str_make(uri.p + i, 1));
-    }
-    for (int i = 0, n; (n = lws_hdr_copy_fragment(wsi, arg, sizeof arg, WSI_TOKEN_HTTP_URI_ARGS, i)) >= 0; i++) {
-        const char *eq = memchr(arg, '=', (size_t)n);
-        mp_buf_putc(&b, i ? '&' : '?');
-        mp_buf_url(&b, mp_str_make(arg, eq ? (size_t)(eq - arg) : (size_t)n));
-        if (!eq) continue;
-        mp_buf_putc(&b, '=');
-        mp_buf_url(&b, mp_str_make(eq + 1, (size_t)n - (size_t)(eq - arg) - 1));
-    }
-    return mp_buf_take(&b, NULL);
-}
+static void on_idle(uv_timer_t *t) { drop(t->data); }
 
-static const char *method_of(struct lws *wsi) {
-    static const struct { enum lws_token_indexes token; const char *name; } methods[] = {
-        { WSI_TOKEN_GET_URI, "GET" }, { WSI_TOKEN_POST_URI, "POST" }, { WSI_TOKEN_OPTIONS_URI, "OPTIONS" }, { WSI_TOKEN_PUT_URI, "PUT" },
-        { WSI_TOKEN_DELETE_URI, "DELETE" }, { WSI_TOKEN_PATCH_URI, "PATCH" }, { WSI_TOKEN_HEAD_URI, "HEAD" }
-    };
-    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
-        if (lws_hdr_total_length(wsi, methods[i].token) > 0) return methods[i].name;
-    return NULL;
-}
-
-static void request_done(mp_exchange *x) {
-    mp_serve_request r = { mp_str_of(x->method), mp_str_of(x->path), mp_str_of(x->type), mp_str_of(x->host), mp_str_of(x->origin), mp_str_of(x->range), mp_str_of(x->since), mp_buf_view(&x->body) };
-    x->owed = 1;
-    lws_set_timeout(x->wsi, NO_PENDING_TIMEOUT, 0);
-    session *at = session_of(x->wsi);
-    struct lws *wsi = x->wsi;
-    if (x->over) mp_serve_reply(x, 413, "text/plain", NULL, "too large", 9);
-    else x->server->h.on_request(x->server->ud, x, &r);
-    /* Only when the reply is late: paused and made writable in one callback, the connection would never be written. */
-    if (at->x == x && x->owed) { x->paused = 1; lws_rx_flow_control(wsi, 0); }
-}
-
-static int on_http(mp_server *s, struct lws *wsi, session *at, mp_str uri) {
-    const char *method = method_of(wsi);
-    if (!method) return -1;
+static void exchange_new(mp_server *s, int fd) {
     mp_exchange *x = mp_alloc(sizeof *x);
     x->server = s;
-    x->wsi = wsi;
-    x->method = mp_strdup(method);
-    x->path = path_of(wsi, uri);
-    x->type = header(wsi, WSI_TOKEN_HTTP_CONTENT_TYPE);
-    x->host = header(wsi, WSI_TOKEN_HOST);
-    x->origin = header(wsi, WSI_TOKEN_ORIGIN);
-    x->range = header(wsi, WSI_TOKEN_HTTP_RANGE);
-    x->since = header(wsi, WSI_TOKEN_HTTP_IF_MODIFIED_SINCE);
+    x->fd = fd;
+    uv_poll_init(&s->loop->uv, &x->poll, fd);
+    uv_timer_init(&s->loop->uv, &x->idle);
+    x->poll.data = x->idle.data = x;
+    x->handles = 2;
     x->next = s->exchanges;
     x->prev = &s->exchanges;
     if (x->next) x->next->prev = &x->next;
     s->exchanges = x;
-    at->x = x;
-    char *length = header(wsi, WSI_TOKEN_HTTP_CONTENT_LENGTH);
-    int body = atol(length) > 0, chunked = lws_hdr_total_length(wsi, WSI_TOKEN_HTTP_TRANSFER_ENCODING) > 0;
-    free(length);
-    if (chunked) {
-        x->owed = 1;
-        mp_serve_reply(x, 411, "text/plain", NULL, "411: Length Required", 20);
-    } else if (!body) request_done(x);
+    uv_timer_start(&x->idle, on_idle, KEEP_MS, 0);
+    watch(x, UV_READABLE | UV_DISCONNECT);
+}
+
+static void on_exchange_closed(uv_handle_t *h) {
+    mp_exchange *x = h->data;
+    if (--x->handles) return;
+    mp_buf_free(&x->head);
+    mp_buf_free(&x->body);
+    mp_buf_free(&x->reply);
+    free(x);
+}
+
+/* The connection ends here. Its memory stays until the loop has let go of it, so callers may still look at x->fd. */
+static void drop(mp_exchange *x) {
+    if (!x->prev) return;
+    *x->prev = x->next;
+    if (x->next) x->next->prev = x->prev;
+    x->prev = NULL;
+    uv_close((uv_handle_t *)&x->poll, on_exchange_closed);
+    uv_close((uv_handle_t *)&x->idle, on_exchange_closed);
+    if (x->fd >= 0) close(x->fd);
+    x->fd = -1;
+    if (x->state == OWED) x->server->h.on_request_gone(x->server->ud, x);
+}
+
+static void answer(mp_exchange *x, int status, const char *text) {
+    x->state = OWED;
+    mp_serve_reply(x, status, "text/plain; charset=utf-8", NULL, text, strlen(text));
+}
+
+static void request_whole(mp_exchange *x) {
+    x->state = OWED;
+    x->r.body = mp_buf_view(&x->body);
+    if (x->over) answer(x, 413, "too large");
+    else x->server->h.on_request(x->server->ud, x, &x->r);
+    if (x->state == OWED) watch(x, UV_DISCONNECT);
+}
+
+/* Slices the head, which ends in an empty line, each slice ended by a zero byte. -1: it is no request. */
+static int parse_head(mp_exchange *x, mp_str *upgrade) {
+    mp_serve_request *r = &x->r;
+    char *z = x->head.p, *line = strstr(z, "\r\n");
+    char *target = memchr(z, ' ', (size_t)(line - z)), *version = target ? memchr(target + 1, ' ', (size_t)(line - target - 1)) : NULL;
+    int expects = 0, keep;
+    memset(r, 0, sizeof *r);
+    if (strlen(z) != x->head.n || !version || strncmp(version + 1, "HTTP/1.", 7) != 0 || version + 9 != line) return -1;
+    keep = version[8] != '0';
+    *target++ = *version = 0;
+    if (*target != '/' && strcmp(target, "*") != 0) return -1;
+    r->method = mp_str_of(z);
+    r->path = mp_str_of(target);
+    x->left = 0;
+    x->pieces = x->over = 0;
+    for (char *next; (line += 2)[0] != '\r'; line = next) {
+        next = strstr(line, "\r\n");
+        char *colon = memchr(line, ':', (size_t)(next - line)), *value = colon, *end = next;
+        if (!colon || colon == line) return -1;
+        value++;
+        while (*value == ' ' || *value == '\t') value++;
+        while (end > value && (end[-1] == ' ' || end[-1] == '\t')) end--;
+        *colon = *end = 0;
+        mp_str v = mp_str_make(value, (size_t)(end - value));
+        if (!strcasecmp(line, "content-type")) r->content_type = v;
+        else if (!strcasecmp(line, "host")) r->host = v;
+        else if (!strcasecmp(line, "origin")) r->origin = v;
+        else if (!strcasecmp(line, "range")) r->range = v;
+        else if (!strcasecmp(line, "if-modified-since")) r->since = v;
+        else if (!strcasecmp(line, "upgrade")) *upgrade = v;
+        else if (!strcasecmp(line, "connection")) keep = strcasestr(value, "close") ? 0 : strcasestr(value, "keep-alive") ? 1 : keep;
+        else if (!strcasecmp(line, "expect")) expects = !strcasecmp(value, "100-continue");
+        else if (!strcasecmp(line, "transfer-encoding")) x->pieces = !strcasecmp(value, "chunked");
+        else if (!strcasecmp(line, "content-length")) {
+            if (!v.n || v.n > 15 || strspn(value, "0123456789") != v.n) return -1;
+            x->left = strtoull(value, NULL, 10);
+        }
+    }
+    if (x->pieces) { x->left = 0; x->piece = SIZE; }
+    x->last = !keep;
+    if (expects && (x->left || x->pieces) && send(x->fd, "HTTP/1.1 100 Continue\r\n\r\n", 25, MSG_NOSIGNAL) < 0) return -1;
     return 0;
+}
+
+/* The socket becomes libwebsockets', which finds the request in it. */
+static void hand_over(mp_exchange *x) {
+    mp_server *s = x->server;
+    mp_peer *p = mp_alloc(sizeof *p);
+    lws_adopt_desc_t d;
+    p->server = s;
+    p->path = mp_strdup(x->r.path.p);
+    p->next = s->peers;
+    p->prev = &s->peers;
+    if (p->next) p->next->prev = &p->next;
+    s->peers = p;
+    memset(&d, 0, sizeof d);
+    d.vh = s->loop->server_vhost;
+    d.type = LWS_ADOPT_SOCKET | LWS_ADOPT_HTTP;
+    d.fd.sockfd = x->fd;
+    d.opaque = p;
+    x->fd = -1;
+    drop(x);
+    if (!(p->wsi = lws_adopt_descriptor_vhost_via_info(&d))) peer_free(p);       /* it closes the socket itself when it cannot */
+}
+
+/* Steps of reading return 1 when they got on and the next may be tried at once. */
+static int read_head(mp_exchange *x) {
+    char z[MAX_HEAD];
+    mp_str upgrade = { 0 };
+    ssize_t n = recv(x->fd, z, sizeof z, MSG_PEEK);
+    int one = 1, more = (int)n + 1;
+    if (n <= 0) { if (n == 0 || errno != EAGAIN) drop(x); return 0; }
+    const char *end = memmem(z, (size_t)n, "\r\n\r\n", 4);
+    if (!end && n < MAX_HEAD) { setsockopt(x->fd, SOL_SOCKET, SO_RCVLOWAT, &more, sizeof more); return 0; }
+    setsockopt(x->fd, SOL_SOCKET, SO_RCVLOWAT, &one, sizeof one);
+    uv_timer_stop(&x->idle);
+    mp_buf_clear(&x->head);
+    mp_buf_add(&x->head, z, end ? (size_t)(end - z) + 4 : (size_t)n);
+    int bad = !end || parse_head(x, &upgrade) != 0;
+    if (!bad && upgrade.n && !strcasecmp(upgrade.p, "websocket")) {
+        int status = x->server->h.refuse ? x->server->h.refuse(x->server->ud, mp_str_make(x->r.path.p, strcspn(x->r.path.p, "?")), x->r.host, x->r.origin) : 0;
+        if (!status) { hand_over(x); return 0; }
+        recv(x->fd, z, x->head.n, 0);
+        answer(x, status, status == 403 ? "" : "404: Not Found");
+        return 0;
+    }
+    recv(x->fd, z, x->head.n, 0);
+    if (bad) { x->last = 1; answer(x, 400, "Bad Request"); return 0; }
+    if (!x->left && !x->pieces) { request_whole(x); return 0; }
+    x->state = BODY;
+    return 1;
+}
+
+static void body_add(mp_exchange *x, const char *p, size_t n) {
+    if (x->body.n + n > MAX_BODY) x->over = 1;
+    else mp_buf_add(&x->body, p, n);
+}
+
+/* Of n bytes those that belong to the body; x->left is what is still to come of a chunk. -1: that is no chunk. */
+static ssize_t take_pieces(mp_exchange *x, const char *z, size_t n, int *whole) {
+    size_t i = 0;
+    while (i < n && !*whole) {
+        char c = z[i];
+        if (x->piece == DATA) {
+            size_t k = n - i < x->left ? n - i : x->left;
+            body_add(x, z + i, k);
+            i += k;
+            if (!(x->left -= k)) x->piece = DATA_END;
+            continue;
+        }
+        i++;
+        switch (x->piece) {
+        case SIZE: {
+            int digit = c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+            if (digit >= 0 && x->left < MAX_BODY) { x->left = x->left << 4 | (size_t)digit; break; }
+            if (c != '\r' && c != ';' && c != '\n') return -1;
+            x->piece = EXTENSION;
+        } /* fall through */
+        case EXTENSION:
+            if (c == '\n') { x->piece = x->left ? DATA : TRAILER; x->sent = 0; }
+            break;
+        case DATA_END:
+            if (c == '\n') x->piece = SIZE;
+            break;
+        default:                                     /* lines after the last chunk; x->sent: characters of this one */
+            if (c == '\n') { *whole = x->sent == 0; x->sent = 0; }
+            else if (c != '\r') x->sent++;
+        }
+    }
+    return (ssize_t)i;
+}
+
+static int read_body(mp_exchange *x) {
+    char z[65536];
+    ssize_t n = recv(x->fd, z, x->pieces || x->left > sizeof z ? sizeof z : x->left, x->pieces ? MSG_PEEK : 0);
+    int whole = 0;
+    if (n <= 0) { if (n == 0 || errno != EAGAIN) drop(x); return 0; }
+    if (x->pieces) {
+        ssize_t used = take_pieces(x, z, (size_t)n, &whole);
+        recv(x->fd, z, (size_t)(used < 0 ? n : used), 0);
+        if (used < 0) { x->last = 1; answer(x, 400, "Bad Request"); return 0; }
+    } else {
+        body_add(x, z, (size_t)n);
+        whole = !(x->left -= (size_t)n);
+    }
+    if (whole) request_whole(x);
+    return !whole;
+}
+
+static void write_reply(mp_exchange *x) {
+    while (x->sent < x->reply.n) {
+        ssize_t n = send(x->fd, x->reply.p + x->sent, x->reply.n - x->sent, MSG_NOSIGNAL);
+        if (n < 0 && errno != EAGAIN) { drop(x); return; }
+        if (n < 0) { watch(x, UV_WRITABLE | UV_DISCONNECT); return; }
+        x->sent += (size_t)n;
+    }
+    if (x->last) { shutdown(x->fd, SHUT_WR); drop(x); return; }
+    mp_buf_free(&x->body);
+    mp_buf_free(&x->reply);
+    x->state = HEAD;
+    uv_timer_start(&x->idle, on_idle, KEEP_MS, 0);
+    watch(x, UV_READABLE | UV_DISCONNECT);
+}
+
+/* At most two steps at a time, so that one talkative peer does not hold up the others; all there is when the peer has gone. */
+static void on_io(uv_poll_t *p, int status, int events) {
+    mp_exchange *x = p->data;
+    if (status < 0) { drop(x); return; }
+    if (x->state == REPLY && events & UV_WRITABLE) write_reply(x);
+    else if (events & UV_READABLE)
+        for (int i = 0, on = 1; on && x->fd >= 0 && x->state < OWED && (i < 2 || events & UV_DISCONNECT); i++) on = x->state == HEAD ? read_head(x) : read_body(x);
+    if (events & UV_DISCONNECT) drop(x);
 }
 
 static const char *reason_of(int status) {
@@ -325,80 +451,18 @@ static const char *reason_of(int status) {
 }
 
 void mp_serve_reply(mp_exchange *x, int status, const char *type, const char *headers, const void *body, size_t n) {
-    if (!x->owed) return;
-    x->owed = 0;
-    mp_buf_room(&x->reply, LWS_PRE + n + 512 + (headers ? strlen(headers) : 0));
-    x->reply.n = LWS_PRE;
+    if (x->state != OWED) return;
+    x->state = REPLY;
+    mp_buf_room(&x->reply, n + 512 + (headers ? strlen(headers) : 0));
     mp_buf_printf(&x->reply, "HTTP/1.1 %d %s\r\n", status, reason_of(status));
     if (type) mp_buf_printf(&x->reply, "Content-Type: %s\r\n", type);
-    mp_buf_printf(&x->reply, "Content-Length: %zu\r\nConnection: keep-alive\r\n%s\r\n", n, headers ? headers : "");
-    if (strcmp(x->method, "HEAD") != 0) mp_buf_add(&x->reply, body, n);
-    x->sent = LWS_PRE;
-    if (x->paused) lws_rx_flow_control(x->wsi, 1);
-    lws_callback_on_writable(x->wsi);
-}
-
-static int on_http_writable(struct lws *wsi, session *at) {
-    mp_exchange *x = at->x;
-    if (!x || !x->reply.n) return 0;
-    while (x->sent < x->reply.n) {
-        size_t n = x->reply.n - x->sent > 65536 ? 65536 : x->reply.n - x->sent;
-        if (lws_write(wsi, (unsigned char *)x->reply.p + x->sent, n, LWS_WRITE_HTTP_HEADERS) < (int)n) return -1;
-        x->sent += n;
-        if (x->sent < x->reply.n && lws_send_pipe_choked(wsi)) { lws_callback_on_writable(wsi); return 0; }
-    }
-    at->x = NULL;
-    exchange_free(x);
-    return lws_http_transaction_completed(wsi) ? -1 : 0;
-}
-
-/* 0: go on. An upgrade to something else than WebSocket, or one the handler refuses, gets its answer here. */
-static int confirm(mp_server *s, struct lws *wsi, const char *to) {
-    if (!to || strcmp(to, "websocket") != 0 || !s->h.refuse) return 0;
-    char *host = header(wsi, WSI_TOKEN_HOST), *origin = header(wsi, WSI_TOKEN_ORIGIN), *path = header(wsi, WSI_TOKEN_GET_URI);
-    int status = s->h.refuse(s->ud, mp_str_of(path), mp_str_of(host), mp_str_of(origin));
-    free(host);
-    free(origin);
-    free(path);
-    if (!status) return 0;
-    lws_return_http_status(wsi, (unsigned)status, NULL);
-    return 1;
+    mp_buf_printf(&x->reply, "Content-Length: %zu\r\nConnection: %s\r\n%s\r\n", n, x->last ? "close" : "keep-alive", headers ? headers : "");
+    if (!mp_str_is(x->r.method, "HEAD")) mp_buf_add(&x->reply, body, n);
+    x->sent = 0;
+    write_reply(x);
 }
 
 /* ---- WebSocket ------------------------------------------------------------------------------------------------------ */
-
-static void on_established(mp_server *s, struct lws *wsi, session *at) {
-    mp_peer *p = mp_alloc(sizeof *p);
-    char *uri = header(wsi, WSI_TOKEN_GET_URI), *path = path_of(wsi, mp_str_of(uri));
-    p->server = s;
-    p->wsi = wsi;
-    p->next = s->peers;
-    p->prev = &s->peers;
-    if (p->next) p->next->prev = &p->next;
-    s->peers = p;
-    at->peer = p;
-    at->x = NULL;
-    s->h.on_open(s->ud, p, mp_str_of(path));
-    free(uri);
-    free(path);
-}
-
-void mp_peer_send(mp_peer *p, int binary, const void *data, size_t n) {
-    chunk *c = mp_alloc(sizeof *c + LWS_PRE + n);
-    c->binary = binary;
-    c->n = n;
-    if (n) memcpy(c->p + LWS_PRE, data, n);
-    if (p->first) p->last->next = c;
-    else p->first = c;
-    p->last = c;
-    lws_callback_on_writable(p->wsi);
-}
-
-void mp_peer_drop(mp_peer *p) {
-    p->drop = 1;
-    lws_set_timeout(p->wsi, PENDING_TIMEOUT_USER_REASON_BASE, LWS_TO_KILL_ASYNC);
-    lws_cancel_service(p->server->loop->lws);
-}
 
 static int on_ws_writable(struct lws *wsi, mp_peer *p) {
     while (p->first && !p->drop) {
@@ -409,6 +473,24 @@ static int on_ws_writable(struct lws *wsi, mp_peer *p) {
         if (p->first && lws_send_pipe_choked(wsi)) { lws_callback_on_writable(wsi); return 0; }
     }
     return p->drop ? -1 : 0;
+}
+
+void mp_peer_send(mp_peer *p, int binary, const void *data, size_t n) {
+    chunk *c = mp_alloc(sizeof *c + LWS_PRE + n);
+    c->binary = binary;
+    c->n = n;
+    if (n) memcpy(c->p + LWS_PRE, data, n);
+    if (p->first) p->last->next = c;
+    else p->first = c;
+    p->last = c;
+    if (c != p->first || lws_partial_buffered(p->wsi)) return;
+    if (on_ws_writable(p->wsi, p) != 0) mp_peer_drop(p);
+}
+
+void mp_peer_drop(mp_peer *p) {
+    p->drop = 1;
+    lws_set_timeout(p->wsi, PENDING_TIMEOUT_USER_REASON_BASE, LWS_TO_KILL_ASYNC);
+    lws_cancel_service(p->server->loop->lws);
 }
 
 static void on_ws_receive(struct lws *wsi, mp_peer *p, const char *in, size_t len) {
@@ -422,42 +504,19 @@ static void on_ws_receive(struct lws *wsi, mp_peer *p, const char *in, size_t le
 }
 
 int serve_callback(struct lws *wsi, enum lws_callback_reasons why, void *user, void *in, size_t len) {
-    session *at = user;
-    mp_server *s = wsi ? lws_get_opaque_user_data(wsi) : NULL;
-    if (!s) return lws_callback_http_dummy(wsi, why, user, in, len);
+    mp_peer *p = wsi ? lws_get_opaque_user_data(wsi) : NULL;
+    if (!p) return lws_callback_http_dummy(wsi, why, user, in, len);
     switch (why) {
-    case LWS_CALLBACK_WSI_DESTROY: forget_wsi(s, wsi); return 0;
-    case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE: return confirm(s, wsi, in);
-    case LWS_CALLBACK_HTTP: return on_http(s, wsi, at, mp_str_make(in, len));
-    case LWS_CALLBACK_HTTP_BODY:
-        if (!at->x) return -1;
-        if (at->x->body.n + len > MAX_BODY) at->x->over = 1;
-        else mp_buf_add(&at->x->body, in, len);
+    case LWS_CALLBACK_ESTABLISHED:
+        p->open = 1;
+        p->server->h.on_open(p->server->ud, p, mp_str_of(p->path));
         return 0;
-    case LWS_CALLBACK_HTTP_BODY_COMPLETION:
-        if (at->x) request_done(at->x);
-        return 0;
-    case LWS_CALLBACK_HTTP_WRITEABLE: return on_http_writable(wsi, at);
-    case LWS_CALLBACK_CLOSED_HTTP:
-        if (at && at->x) {
-            mp_exchange *x = at->x;
-            at->x = NULL;
-            if (x->owed) s->h.on_request_gone(s->ud, x);
-            exchange_free(x);
-        }
-        return 0;
-    case LWS_CALLBACK_ESTABLISHED: on_established(s, wsi, at); return 0;
-    case LWS_CALLBACK_RECEIVE:
-        if (at->peer) on_ws_receive(wsi, at->peer, in, len);
-        return 0;
-    case LWS_CALLBACK_SERVER_WRITEABLE: return at->peer ? on_ws_writable(wsi, at->peer) : -1;
-    case LWS_CALLBACK_CLOSED:
-        if (at && at->peer) {
-            mp_peer *p = at->peer;
-            at->peer = NULL;
-            s->h.on_gone(s->ud, p);
-            peer_free(p);
-        }
+    case LWS_CALLBACK_RECEIVE: on_ws_receive(wsi, p, in, len); return 0;
+    case LWS_CALLBACK_SERVER_WRITEABLE: return on_ws_writable(wsi, p);
+    case LWS_CALLBACK_WSI_DESTROY:                   /* also of one that never opened; not of one that was not adopted */
+        lws_set_opaque_user_data(wsi, NULL);
+        if (p->open) p->server->h.on_gone(p->server->ud, p);
+        if (p->wsi) peer_free(p);
         return 0;
     default: return lws_callback_http_dummy(wsi, why, user, in, len);
     }

@@ -1,4 +1,4 @@
-/* net/serve.h -- floor 1, net: an HTTP and WebSocket server over libwebsockets.
+/* net/serve.h -- floor 1, net: an HTTP server of our own, WebSockets by libwebsockets.
  * Sees: base. Seen by: wire. */
 #ifndef MP_SERVE_H
 #define MP_SERVE_H
@@ -8,7 +8,7 @@ typedef struct mp_server mp_server;
 typedef struct mp_exchange mp_exchange;              /* one request that is owed a reply */
 typedef struct mp_peer mp_peer;                      /* one open WebSocket */
 
-typedef struct mp_serve_request { mp_str method, path, content_type, host, origin, range, since, body; } mp_serve_request;     /* path with its query; since: If-Modified-Since */
+typedef struct mp_serve_request { mp_str method, path, content_type, host, origin, range, since, body; } mp_serve_request;     /* path with its query, as it was sent; since: If-Modified-Since */
 
 typedef struct mp_serve_handler {
     /* Reply now or later, once, by mp_serve_reply; until on_request_gone (the peer hung up: no reply any more). */

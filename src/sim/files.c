@@ -53,13 +53,13 @@ void files_free(mp_sim *s) {
 
 static int hex(char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1; }
 
-char *url_decode(mp_str raw) {
+char *url_decode(mp_str raw, int plus) {
     char *z = mp_alloc(raw.n + 1), *o = z;
     for (size_t i = 0; i < raw.n; i++) {
         if (raw.p[i] == '%' && i + 2 < raw.n && hex(raw.p[i + 1]) >= 0 && hex(raw.p[i + 2]) >= 0) {
             *o++ = (char)(hex(raw.p[i + 1]) << 4 | hex(raw.p[i + 2]));
             i += 2;
-        } else *o++ = raw.p[i] == '+' ? ' ' : raw.p[i];
+        } else *o++ = plus && raw.p[i] == '+' ? ' ' : raw.p[i];
     }
     return z;
 }
@@ -70,7 +70,7 @@ char *query_arg(mp_str path, const char *name) {
     while (q && ++q < end) {
         const char *amp = memchr(q, '&', (size_t)(end - q));
         size_t len = (size_t)((amp ? amp : end) - q);
-        if (len > n && q[n] == '=' && memcmp(q, name, n) == 0) return url_decode(mp_str_make(q + n + 1, len - n - 1));
+        if (len > n && q[n] == '=' && memcmp(q, name, n) == 0) return url_decode(mp_str_make(q + n + 1, len - n - 1), 1);
         q = amp;
     }
     return NULL;

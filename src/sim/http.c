@@ -398,7 +398,7 @@ void serve(mp_sim *s, const mp_sim_request *r, mp_time now) {
     char *path = mp_strndup(r->path.p, n), *p = path;
     int api = strncmp(p, "/api/", 5) == 0;
     if (api) p += 4;
-    char *whole = url_decode(mp_str_of(p));
+    char *whole = url_decode(mp_str_of(p), 0);
     p = whole;
     if (mp_str_is(r->method, "OPTIONS")) empty(s, r->tag, 200);
     else if (!mp_sim_origin_ok(r->host, r->origin)) empty(s, r->tag, 403);

@@ -126,6 +126,8 @@ struct mp_sim {
     size_t n_held, cap_held;
     mp_sim_out *out;
     size_t out_head, out_n, out_cap;
+    void (*on_out)(void *);
+    void *on_out_ud;
     mp_sim_record record;
     mp_time *gaps;
     size_t cap_gaps;
@@ -218,7 +220,7 @@ file *file_find(mp_sim *s, const char *type, const char *subfolder, const char *
 file *file_add(mp_sim *s, const char *type, const char *subfolder, const char *name);
 void upload(mp_sim *s, const mp_sim_request *r, int mask, mp_time now);
 void view(mp_sim *s, const mp_sim_request *r);
-char *url_decode(mp_str raw);                        /* caller frees */
+char *url_decode(mp_str raw, int plus);               /* plus: "+" is a space, as in queries; the caller frees */
 char *query_arg(mp_str path, const char *name);      /* decoded; NULL when absent; caller frees */
 void file_free(mp_sim *s, file *f);
 void files_free(mp_sim *s);

@@ -87,6 +87,12 @@ static void push(mp_sim *s, mp_sim_out o) {
     }
     s->out = mp_grow(s->out, s->out_head + s->out_n, &s->out_cap, sizeof *s->out);
     s->out[s->out_head + s->out_n++] = o;
+    if (s->on_out) s->on_out(s->on_out_ud);
+}
+
+void mp_sim_on_out(mp_sim *s, void (*fn)(void *), void *ud) {
+    s->on_out = fn;
+    s->on_out_ud = ud;
 }
 
 int mp_sim_take(mp_sim *s, mp_sim_out *out) {
@@ -217,7 +223,7 @@ void mp_sim_connect(mp_sim *s, uint64_t tag, mp_str id, mp_time now) {
     c->tag = tag;
     for (char *z = uuid, *o = uuid;; z++)            /* an invented one is 32 hex digits */
         if (*z != '-' && !(*o++ = *z)) break;
-    c->sid = id.n ? url_decode(id) : mp_strdup(uuid);
+    c->sid = id.n ? url_decode(id, 1) : mp_strdup(uuid);
     if ((old = conn_of(s, c->sid)) != NULL) old->in_table = 0;       /* not closed, only silent from now on */
     c->in_table = 1;
     c->next = s->conns;

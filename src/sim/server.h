@@ -1,7 +1,7 @@
 /* sim/server.h -- floor 5, sim: a ComfyUI server without a GPU, as a state machine.
  *
- * It is told requests, frames and time, and answers replies and messages, all drained by its owner after each
- * call. No I/O, no clock, no randomness of its own. Honest to protocol sections 1 to 5 as far as text-to-image
+ * It is told requests, frames and time, and answers replies and messages, drained by its owner after each call or as
+ * they go out. No I/O, no clock, no randomness of its own. Honest to protocol sections 1 to 5 as far as text-to-image
  * and image-to-image workflows meet them; requests are read as leniently as the real server reads them.
  * Sees: comfy, graph, base. Seen by: wire, world, lua. */
 #ifndef MP_SIM_H
@@ -57,6 +57,8 @@ typedef struct mp_sim_out {
     char *headers;                                   /* REPLY: more lines, each ended by CR LF, or NULL; the taker's to free */
 } mp_sim_out;
 int mp_sim_take(mp_sim *s, mp_sim_out *out);         /* 0: nothing left */
+/* Calls fn for each thing as it goes out, in the middle of a call: it may take it, and nothing else. */
+void mp_sim_on_out(mp_sim *s, void (*fn)(void *ud), void *ud);
 mp_time mp_sim_next(const mp_sim *s);
 void mp_sim_tick(mp_sim *s, mp_time now);
 

@@ -98,19 +98,24 @@ static void release(mp_sim_server *s, mp_time now) {
     }
 }
 
-void mp_sim_server_pump(mp_sim_server *s) {
+/* At once, not when the sim has done all that was due: a peer is to see each thing when it happens. */
+static void on_out(void *ud) {
+    mp_sim_server *s = ud;
     mp_sim_out o;
-    if (s->pumping) return;
-    s->pumping = 1;
-    mp_time now = mp_loop_now(s->loop);
-    release(s, now);
-    mp_sim_tick(s->sim, now);
     while (mp_sim_take(s->sim, &o)) {
         if (!s->delay) { put(s, &o); continue; }
         held *h = hold(s);
         h->out = 1;
         h->o = o;
     }
+}
+
+void mp_sim_server_pump(mp_sim_server *s) {
+    if (s->pumping) return;
+    s->pumping = 1;
+    mp_time now = mp_loop_now(s->loop);
+    release(s, now);
+    mp_sim_tick(s->sim, now);
     mp_time next = mp_sim_next(s->sim);
     if (s->first && s->first->t < next) next = s->first->t;
     if (s->up_at && s->up_at <= now) { s->up_at = 0; mp_serve_pause(s->server, 0); }
@@ -198,6 +203,7 @@ mp_sim_server *mp_sim_server_open(mp_loop *l, const char *host, int port, const 
         return NULL;
     }
     s->timer = mp_timer_new(l, on_timer, s);
+    mp_sim_on_out(s->sim, on_out, s);
     return s;
 }
 

@@ -1014,7 +1014,6 @@ end
 
 -- What the sim does not do: these differences are known, and shown as such instead of held.
 local not_simulated = {
-  ["http_errors: replies"] = "the HTTP library merges the slashes of //queue",
 }
 
 -- How long some nodes took where it was recorded, in ms: replies tell jobs in the order of their durations.
