@@ -52,7 +52,8 @@ $B/libmoonpool.a: $(OBJ)
 	rm -f $@ && ar rcs $@ $^
 # Debian's liblua5.4.a is not position-independent, so this one names the shared liblua as a dependency.
 $B/libmoonpool.so: $(OBJ) src/libmoonpool.map
-	$(CC) -shared $(SAN_$(SAN)) $(LDFLAGS) -Wl,-z,nodelete -Wl,--version-script=src/libmoonpool.map -o $@ $(OBJ) -llua5.4 $(LIBS)
+	$(CC) -shared $(SAN_$(SAN)) $(LDFLAGS) -Wl,-z,nodelete -Wl,--version-script=src/libmoonpool.map -Wl,-soname,libmoonpool.so.0 -o $@ $(OBJ) -llua5.4 $(LIBS)
+	ln -sf libmoonpool.so $@.0
 
 # Test programs of the pure rooms: no sockets, no Lua.
 $B/replay: tests/replay/replay.c $(POBJ)
@@ -61,6 +62,9 @@ $B/world: tests/world/campaign.c $(POBJ)
 	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
 $B/truth: tests/world/truth.c $(POBJ)
 	$(CC) $(ALL) -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
+
+$B/line: tests/world/line.c $(POBJ)
+	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
 
 # Planted faults: a pool built with -DMP_MUTANT=n breaks one rule; the campaign must notice each.
 MUTANTS := 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24
@@ -99,11 +103,12 @@ part-3:
 test: setup
 	@$(MAKE) --no-print-directory -s specs
 
-specs: all $B/replay $B/world $B/truth $B/host $B/states $B/game $B/poll $B/threads
+specs: all $B/replay $B/world $B/truth $B/line $B/host $B/states $B/game $B/poll $B/threads $B/contract
 	@mkdir -p $B/tmp
 	@MAKEFLAGS= $(MAKE) --no-print-directory -s SAN=$(SAN) B=$B LUA=$(LUA) -j4 -k -Otarget part-1 part-2 part-4 $(if $(filter rel,$(SAN)),part-3)
 	@$B/world --seeds $(WORLD_SEEDS)
 	@$B/truth
+	@$B/line
 
 # Layers, linters, the specs under the sanitizers and once more with an eager collector, planted faults, replays.
 check: setup
@@ -139,6 +144,8 @@ bench: setup
 
 $B/host $B/states $B/game $B/poll $B/threads: $B/%: scripts/embed/%.c $B/libmoonpool.a
 	$(CC) $(ALL) -o $@ $< $B/libmoonpool.a -Wl,-E $(LUALIB) $(LIBS) -ldl
+$B/contract: tests/embed/contract.c $B/libmoonpool.a
+	$(CC) $(ALL) -o $@ $< $B/libmoonpool.a -Wl,-E $(LUALIB) $(LIBS) -ldl
 $B/floor: tests/bench/floor.c $(NETOBJ)
 	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
 $B/player: tests/bench/player.c $(NETOBJ)
@@ -153,7 +160,8 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/lua/5.4 $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include
 	install -m755 $B/moonpool $(DESTDIR)$(PREFIX)/bin/
 	install -m755 $B/moonpool.so $(DESTDIR)$(PREFIX)/lib/lua/5.4/
-	install -m755 $B/libmoonpool.so $(DESTDIR)$(PREFIX)/lib/
+	install -m755 $B/libmoonpool.so $(DESTDIR)$(PREFIX)/lib/libmoonpool.so.0
+	ln -sf libmoonpool.so.0 $(DESTDIR)$(PREFIX)/lib/libmoonpool.so
 	install -m644 $B/libmoonpool.a $(DESTDIR)$(PREFIX)/lib/
 	install -m644 src/moonpool.h $(DESTDIR)$(PREFIX)/include/
 	printf 'prefix=%s\nName: moonpool\nDescription: a pool for ComfyUI servers, scripted in Lua\nVersion: 0.1\nCflags: -I$${prefix}/include\nLibs: -L$${prefix}/lib -lmoonpool\nLibs.private: %s\n' \

@@ -240,7 +240,7 @@ static void send(mp_pool *p, mp_job *j, mp_client *c, mp_time now) {
 
 /* How many open clients may run it: few ones go first among equals. */
 static uint32_t capable(mp_pool *p, group *g) {
-    const mp_job *j = mp_heap_top(&g->jobs);
+    const mp_job *j = g->jobs.top.x;
     if (g->roster == p->roster) return g->capable;
     g->roster = p->roster;
     g->capable = 0;
@@ -253,7 +253,7 @@ static uint32_t capable(mp_pool *p, group *g) {
 }
 
 static int goes_before(mp_pool *p, group *a, group *b) {
-    const mp_heap_entry *x = &a->jobs.v[0], *y = &b->jobs.v[0];      /* rank, then arrival; the jobs themselves are cold */
+    const mp_heap_entry *x = &a->jobs.top, *y = &b->jobs.top;      /* rank, then arrival; the jobs themselves are cold */
     if (x->first != y->first) return x->first < y->first;
     int pa = a->passed >= PASSED_OVER, pb = b->passed >= PASSED_OVER;
     if (MP_MUTANT != 13 && pa != pb) return pa;
@@ -277,17 +277,17 @@ static void consider_all(search *f, const mp_client *c) {
 
 /* What waits and could have gone instead, at the same rank, was passed over. */
 static void pass_over(const mp_pool *p, group *g, const group *chosen, int64_t rank) {
-    if (!g || g == chosen || !g->jobs.n || g->exhausted == p->round || g->jobs.v[0].first != rank) return;
+    if (!g || g == chosen || !g->jobs.n || g->exhausted == p->round || g->jobs.top.first != rank) return;
     g->passed++;
 }
 
 static void pass_over_all(mp_pool *p, const mp_client *c, group *chosen) {
-    int64_t rank = chosen->jobs.v[0].first;
+    int64_t rank = chosen->jobs.top.first;
     chosen->passed = 0;
     pass_over(p, p->general, chosen, rank);
     for (size_t i = 0; i < c->n_claims; i++) pass_over(p, c->claims[i]->group, chosen, rank);
     for (size_t i = 0; i < p->n_others; i++)
-        if (job_may_run(c, mp_heap_top(&p->others[i]->jobs))) pass_over(p, p->others[i], chosen, rank);
+        if (job_may_run(c, p->others[i]->jobs.top.x)) pass_over(p, p->others[i], chosen, rank);
 }
 
 /* The group to serve next: of those with new jobs, and of those that a newly free client may serve. The rest has
@@ -314,7 +314,7 @@ static void serve_stage(mp_pool *p, int stage, mp_time now) {
     mp_client *c[MP_ROUTE_CANDIDATES];
     p->round++;
     for (group *g; (g = foremost(p, stage)) != NULL;) {
-        mp_job *j = mp_heap_top(&g->jobs);
+        mp_job *j = g->jobs.top.x;
         size_t n = candidates(p, j, stage, c, now);
         if (!n) { g->exhausted = p->round; continue; }
         int pick = choose(p, j, c, n, stage);

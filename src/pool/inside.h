@@ -9,7 +9,7 @@
 #ifndef MP_POOL_INSIDE_H
 #define MP_POOL_INSIDE_H
 #include "base/digest.h"
-#include "base/heap.h"
+#include "base/line.h"
 #include "comfy/reply.h"
 #include "base/scan.h"
 #include "comfy/request.h"
@@ -79,80 +79,86 @@ typedef struct { char key[MP_DIGEST_HEX]; char *name; int temp; UT_hash_handle h
 
 typedef enum { AT_UPLOADING, AT_POSTING, AT_UNKNOWN, AT_WAITING, AT_RUNNING } place;   /* UNKNOWN: the POST's reply was lost */
 
-typedef struct prompt {
+typedef struct prompt {                              /* what every message reads stands first, as in the client */
     struct prompt *next;
     mp_client *client;
     mp_job *job;                                     /* NULL: a tombstone */
     char id[MP_UUID_SIZE];
+    uint8_t at, verdict;                             /* a place; an mp_end */
+    uint8_t gap;                                     /* messages may have been missed: outputs come from the history */
+    mp_time began, settled, verdict_at, due;         /* settled: when the reply (or its loss) came; due: next look */
+    mp_time silence;                                 /* how long nothing may be heard of it */
     char *real;                                      /* the server's id when it chose one */
-    place at;
-    mp_end verdict;
+    int taking;                                      /* being taken back: a delete was sent while it only waits */
     int streams;                                     /* has nodes that send their pictures over the socket */
-    int gap;                                         /* messages may have been missed: outputs come from the history */
+    long speaker;                                    /* the node that spoke last, for pictures that name none; -1 */
+    mp_workflow *w;                                  /* as sent */
+    shape *s;
+    known *k;                                        /* what its client knows of it */
+    output *outputs;
+    size_t n_outputs;
+    char *cached;                                    /* the text of execution_cached's list */
+    mp_time posted;
     int deleted;                                     /* tombstone: a delete was sent (and answered) */
     int interrupting, kills;                         /* kills: interrupts sent so far */
     size_t uploaded;                                 /* files sent for it */
     int held;                                        /* its file would replace one that another prompt there still needs */
     double shown;                                    /* progress, as told so far */
-    int taking;                                      /* being taken back: a delete was sent while it only waits */
-    mp_time posted, settled, verdict_at, due;        /* settled: when the reply (or its loss) came; due: next look */
     mp_time taken_at, stop_again;                    /* stop_again: no further interrupt before */
     size_t reused;                                   /* attached files that were on the server before */
-    mp_time began, silence;                          /* silence: how long nothing may be heard of it */
     uint64_t history;                                /* action under way, 0: none */
     int history_tries;
-    mp_workflow *w;                                  /* as sent */
-    output *outputs;
-    size_t n_outputs;
-    char *cached;                                    /* the text of execution_cached's list */
-    long speaker;                                    /* the node that spoke last, for pictures that name none; -1 */
     picture *pictures;
     size_t n_pictures, picture_bytes;
     mp_failure failure;
-    shape *s;
-    known *k;                                        /* what its client knows of it */
 } prompt;
 
-struct mp_client {
+struct mp_client {                                   /* what every message reads stands first: of 1,000 clients none is in the cache */
     mp_pool *pool;
+    uint64_t conn, freeing, closing;                 /* action ids; conn: of the open socket; freeing: POST /free under way */
+    prompt *prompts, *posting;
     uint32_t serial;
-    char *url, *name, *sid, *problem, *version, *stats, *api_key;
-    char **tags, **affinity;
-    double priority;
-    int slots, load, wedged, removed, draining, paused, tried, own_ids;  /* own_ids: 1 known to take our ids, 0 not known, -1 not */
-    int stage, fresh, touched, open;                 /* dispatch: 0 no slot free, 1 idle, 2 a further slot; open: as last seen */
-    size_t free_at;                                  /* place in pool->free */
     mp_client_state state;
-    int has_stats, has_socket, polling, deaf, refused_us;       /* deaf: attempts in a row that gave HTTP but no socket */
-    char socket_words[200];                          /* why the socket failed, while the other half is still under way */
-    uint64_t conn, connecting, checking, closing;    /* action ids; conn: of the open socket */
-    uint64_t freeing, looking;                       /* POST /free, GET /object_info under way */
-    int bad, start_looks;                            /* failures in a row, of any job; looks at /queue that found nothing running */
-    mp_time stopped_at;                              /* the last interrupt was sent */
-    mp_time start_from, start_asked, fetching;       /* nothing runs there since; next look; a take-back for it is under way */
-    size_t actions;                                  /* under way, of any kind */
-    int forgotten;                                   /* FORGET is under way */
+    int load, slots;
+    uint8_t wedged, removed, draining, paused, polling, has_socket, fresh, touched;
+    int8_t own_ids;                                  /* 1 known to take our ids, 0 not known, -1 not */
+    uint8_t stage, open;                             /* dispatch: 0 no slot free, 1 idle, 2 a further slot; open: as last seen */
     int strikes;                                     /* silences in a row */
-    int failures;                                    /* connections in a row that did not come up, or did not hold */
-    mp_time wedged_until, retry_at, down_since, online_at, heard, moved, status_due, poll_at, poll_step, survey_sent, socket_at, block_at;
+    mp_time heard, moved, status_due, poll_at, poll_step;
+    mp_time start_from, start_asked;                 /* nothing runs there since; next look */
+    mp_time wake, survey_sent, block_at, socket_at;
+    uint64_t connecting;
     long queue_remaining;
     uint64_t survey;                                 /* GET /queue under way */
-    uint32_t epoch;                                  /* goes up with each loss of the link */
-    int survey_wanted;
-    prompt *prompts, *posting;
-    early_frame *early;
-    size_t n_early;
-    known *known, *last_known;
+    int survey_wanted, start_looks;                  /* start_looks: at /queue that found nothing running */
+    size_t actions;                                  /* under way, of any kind */
+    size_t wake_at;                                  /* place in pool->wakes */
+    size_t free_at;                                  /* place in pool->free */
+    double priority;
+    shape *last_shape;                               /* what ran last; NULL: nothing yet */
+    shape **claims;                                  /* what it is for */
+    size_t n_claims, n_early;
+    known *last_known;
     known_slot *known_at;                            /* client_known */
     size_t n_known, known_cap;
-    spelling *spellings;
-    stored *stored;
-    shape **claims;                                  /* what it is for */
-    size_t n_claims;
-    shape *last_shape;                               /* what ran last; NULL: nothing yet */
+    known *known;
     mp_workflow *last;
-    mp_time wake;
-    size_t wake_at;                                  /* place in pool->wakes */
+    char *name, *url, *sid, *api_key;
+    spelling *spellings;
+    early_frame *early;
+    uint64_t checking, looking;                      /* looking: GET /object_info under way */
+    mp_time fetching;                                /* a take-back for it is under way */
+    int bad;                                         /* failures in a row, of any job */
+    mp_time stopped_at;                              /* the last interrupt was sent */
+    mp_time wedged_until, retry_at, down_since, online_at;
+    char *problem, *version, *stats;
+    char **tags, **affinity;
+    int tried, has_stats, deaf, refused_us;          /* deaf: attempts in a row that gave HTTP but no socket */
+    int forgotten;                                   /* FORGET is under way */
+    int failures;                                    /* connections in a row that did not come up, or did not hold */
+    uint32_t epoch;                                  /* goes up with each loss of the link */
+    char socket_words[200];                          /* why the socket failed, while the other half is still under way */
+    stored *stored;
     unsigned complained;                             /* kinds of garbage already logged */
     mp_client *next, *before;
     UT_hash_handle hh, hh_url;
@@ -163,7 +169,7 @@ typedef enum { G_GENERAL, G_SHAPE, G_SPECIAL } group_kind;
 typedef struct { shape *s; uint64_t set; uint64_t kind; } group_key;     /* set: digest of what else narrows it */
 struct group {
     group_key key;
-    mp_heap jobs;
+    mp_line jobs;
     mp_time nobody_since, check_at;                  /* MP_NEVER: somebody is there */
     uint64_t exhausted, seen;                        /* dispatch: the round in which it had no candidate; was looked at */
     uint32_t roster, capable;                        /* capable clients, counted when the roster was so */

@@ -10,14 +10,8 @@
 #include "pool/inside.h"
 #include <stdlib.h>
 
-/* By rank, then arrival. */
-static void join(group *g, mp_job *j) {
-#if MP_MUTANT == 1
-    mp_heap_push(&g->jobs, j, 0, j->seq);
-    return;
-#endif
-    mp_heap_push(&g->jobs, j, mp_heap_key(-j->rank), j->seq);
-}
+/* Of a job in its group's line: by rank, then arrival. */
+static int64_t line_key(const mp_job *j) { return MP_MUTANT == 1 ? 0 : mp_heap_key(-j->rank); }
 
 /* ---- groups ------------------------------------------------------------------------------------------------ */
 
@@ -89,7 +83,7 @@ static group *group_of(mp_pool *p, const mp_job *j) {
     g->nobody_since = g->check_at = MP_NEVER;
     g->other_at = MP_HEAP_OUT;
     g->roster = p->roster - 1;
-    mp_heap_init(&g->jobs, offsetof(mp_job, heap_at));
+    mp_line_init(&g->jobs, offsetof(mp_job, heap_at));
     HASH_ADD(hh, p->groups, key, sizeof key, g);
     p->n_empty++;
     return g;
@@ -105,7 +99,7 @@ static void group_drop(mp_pool *p, group *g) {
     if (!g->jobs.n) p->n_empty--;
     if (g->key.kind == G_SHAPE) g->key.s->group = NULL;
     if (g == p->general) p->general = NULL;
-    mp_heap_close(&g->jobs);
+    mp_line_close(&g->jobs);
     shape_unref(p, g->key.s);
     free(g);
 }
@@ -116,7 +110,7 @@ static int present(const mp_client *c) { return ((c->state == MP_CLIENT_ONLINE &
 
 /* Somebody is there, or may be in a moment (its first attempt to connect is not decided yet). */
 static int anybody(const mp_pool *p, const group *g) {
-    const mp_job *j = mp_heap_top(&g->jobs);
+    const mp_job *j = g->jobs.top.x;
     if (g->key.kind == G_SHAPE && g->key.s->n_claimants) {
         for (size_t i = 0; i < g->key.s->n_claimants; i++)
             if (present(g->key.s->claimants[i]) && job_may_run(g->key.s->claimants[i], j)) return 1;
@@ -168,18 +162,18 @@ static int may_fall_back(const mp_pool *p, const mp_job *j) {
 
 static void into(mp_pool *p, group *g, mp_job *j, mp_time now) {
     j->group = g;
-    join(g, j);
+    mp_line_push(&g->jobs, j, line_key(j), j->seq);
     if (g->jobs.n == 1) p->n_empty--;
     place_other(p, g);
     if (g->jobs.n == 1) { g->nobody_since = MP_NEVER; presence(p, g, now); }
     else if (g->nobody_since != MP_NEVER && p->o.no_client) check_by(p, g, now + p->o.no_client);
     if (may_fall_back(p, j)) check_by(p, g, j->ready + p->o.affinity_fallback);
-    if (mp_heap_top(&g->jobs) == j || g->jobs.n == 1) group_fresh(p, g);
+    if (g->jobs.top.x == j || g->jobs.n == 1) group_fresh(p, g);
 }
 
 static void out_of(mp_pool *p, mp_job *j) {
     group *g = j->group;
-    mp_heap_remove(&g->jobs, j);
+    mp_line_remove(&g->jobs, j, line_key(j), j->seq);
     j->group = NULL;
     if (!g->jobs.n) {
         g->passed = 0;
@@ -279,8 +273,8 @@ static void missing_where(mp_pool *p, const mp_job *j, mp_failure *f) {
 
 static void end_refused(mp_pool *p, group *g, mp_time now) {
     mp_failure f = { 0 };
-    while (g->jobs.n && refused_by_all(p, mp_heap_top(&g->jobs), &f)) {
-        job_end(p, mp_heap_top(&g->jobs), MP_JOB_FAILED, &f, now);
+    while (g->jobs.n && refused_by_all(p, g->jobs.top.x, &f)) {
+        job_end(p, g->jobs.top.x, MP_JOB_FAILED, &f, now);
         mp_failure_clear(&f);
     }
     mp_failure_clear(&f);
@@ -300,10 +294,11 @@ void queue_presence(mp_pool *p, mp_time now) {
 static void group_check(mp_pool *p, group *g, mp_time now) {
     size_t n = g->jobs.n, k = 0;
     mp_job **v = mp_alloc((n + 1) * sizeof *v);
-    mp_time next = MP_NEVER, fallback = n && may_fall_back(p, mp_heap_top(&g->jobs)) ? p->o.affinity_fallback : 0;
+    mp_line_all(&g->jobs, (void **)v);
+    mp_time next = MP_NEVER, fallback = n && may_fall_back(p, g->jobs.top.x) ? p->o.affinity_fallback : 0;
     int abandoned = g->nobody_since != MP_NEVER && p->o.no_client;
     for (size_t i = 0; i < n; i++) {
-        mp_job *j = g->jobs.v[i].x;
+        mp_job *j = v[i];
         mp_time due = MP_NEVER;
         if (abandoned) due = (j->ready > g->nobody_since ? j->ready : g->nobody_since) + p->o.no_client;
         if (fallback && j->ready + fallback < due) due = j->ready + fallback;

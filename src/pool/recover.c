@@ -535,13 +535,12 @@ void client_rearm(mp_client *c, mp_time now) {
     mp_pool *p = c->pool;
     mp_time t = MP_NEVER;
     mp_time due;
-    int busy = c->connecting || c->checking || c->closing;
     if (c->removed || c->draining) client_touch(c);  /* settled from dispatch: callers may be walking its prompts */
     if (c->removed && !c->prompts && c->state == MP_CLIENT_ONLINE) {
         link_reset(c, "removed", now);
         return;
     }
-    if (c->state == MP_CLIENT_OFFLINE && !busy && !c->removed && link_wanted(c)) t = c->retry_at;
+    if (c->state == MP_CLIENT_OFFLINE && !c->connecting && !c->checking && !c->closing && !c->removed && link_wanted(c)) t = c->retry_at;
     if (c->state != MP_CLIENT_ONLINE && c->prompts && p->o.unreachable && c->down_since && MP_MUTANT != 3)
         for (prompt *pr = c->prompts; pr; pr = pr->next)
             if (pr->job) t = sooner(t, c->down_since + p->o.unreachable);

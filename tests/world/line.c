@@ -1,0 +1,59 @@
+/* tests/world/line.c -- base/line against a list that is searched from end to end: random pushes, removals from the middle, ranks
+ * few and many, elements that come back. Prints one line, or what was wrong first and the seed. */
+#include "base/line.h"
+#include "base/rng.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef struct { size_t place; int64_t rank; uint64_t then; int in; } element;
+
+static const element *first_of(const element *e, size_t n) {
+    const element *best = NULL;
+    for (size_t i = 0; i < n; i++)
+        if (e[i].in && (!best || e[i].rank < best->rank || (e[i].rank == best->rank && e[i].then < best->then))) best = &e[i];
+    return best;
+}
+
+/* 0, or what is wrong. */
+static const char *compare(const mp_line *l, const element *e, size_t n) {
+    void *all[64];
+    size_t in = 0;
+    for (size_t i = 0; i < n; i++) {
+        in += (size_t)e[i].in;
+        if ((e[i].place != MP_HEAP_OUT) != e[i].in) return "an element's place";
+    }
+    if (l->n != in) return "how many there are";
+    if (l->top.x != (const void *)first_of(e, n)) return "who is first";
+    if (mp_line_all(l, all) != in) return "all of them";
+    for (size_t i = 0; i < in; i++)
+        if (!((element *)all[i])->in) return "one that has left";
+    return NULL;
+}
+
+int main(void) {
+    size_t steps = 0;
+    for (uint64_t seed = 1; seed <= 300; seed++) {
+        mp_rng r;
+        mp_line l;
+        element e[64];
+        uint64_t ranks = seed % 3 ? 1 + seed % 12 : 1000000, next = 0;
+        mp_rng_seed(&r, seed);
+        mp_line_init(&l, offsetof(element, place));
+        for (size_t i = 0; i < 64; i++) e[i] = (element){ .place = MP_HEAP_OUT };
+        for (int step = 0; step < 3000; step++, steps++) {
+            element *x = mp_rng_below(&r, 3) == 0 && l.n ? l.top.x : &e[mp_rng_below(&r, 64)];
+            if (x->in) mp_line_remove(&l, x, x->rank, x->then);
+            else if (mp_rng_below(&r, 4) || !x->then) {          /* new; else it comes back, with the place in the order that it had */
+                x->rank = (int64_t)mp_rng_below(&r, ranks);
+                x->then = ++next;
+            }
+            if (!x->in) mp_line_push(&l, x, x->rank, x->then);
+            x->in = !x->in;
+            const char *wrong = compare(&l, e, 64);
+            if (wrong) return printf("seed %llu, step %d: %s\n", (unsigned long long)seed, step, wrong), 1;
+        }
+        mp_line_close(&l);
+    }
+    printf("line: %zu steps as a plain list does them\n", steps);
+    return 0;
+}
