@@ -50,12 +50,17 @@ static inline int mp_scan_next(mp_scan *s, char close) {
 /* Sixteen bytes at a time. mp_scan_mark: the place of the first byte that a comparison has marked, 16: none. */
 typedef signed char mp_sixteen __attribute__((vector_size(16)));
 static inline size_t mp_scan_mark(mp_sixteen marks) {
+#ifdef __SSE2__
+    typedef char bytes __attribute__((vector_size(16)));
+    return (size_t)__builtin_ctz((unsigned)__builtin_ia32_pmovmskb128((bytes)marks) | 1u << 16);
+#else
     uint64_t half[2];
     memcpy(half, &marks, 16);
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
     return half[0] ? (size_t)__builtin_ctzll(half[0]) / 8 : half[1] ? 8 + (size_t)__builtin_ctzll(half[1]) / 8 : 16;
 #else
     return half[0] ? (size_t)__builtin_clzll(half[0]) / 8 : half[1] ? 8 + (size_t)__builtin_clzll(half[1]) / 8 : 16;
+#endif
 #endif
 }
 
@@ -86,6 +91,7 @@ static inline int mp_scan_string(mp_scan *s, mp_str *raw) {
 static inline int mp_scan_member(mp_scan *s, mp_str *name) {
     const char *p = s->p, *end = s->end;
     if (end - p > 2 && p[0] == ',' && p[1] == ' ') p += 2;
+    else if (p < end && *p == '}') { s->p = p + 1; return 0; }
     if (p < end && *p == '"') {
         const char *quick = mp_scan_special(++p, end);
         if (end - quick > 2 && quick[0] == '"' && quick[1] == ':') {

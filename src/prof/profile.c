@@ -75,13 +75,20 @@ void mp_profile_free(mp_profile *p) {
     free(p);
 }
 
+/* Ids are a few characters long: shorter than any call. */
+static int is_id(mp_str id, const char *z) {
+    size_t i = 0;
+    while (i < id.n && z[i] && id.p[i] == z[i]) i++;
+    return i == id.n && !z[i];
+}
+
 /* The record of a node by id; a new one under `real` for ids that were not submitted. NULL: bounded away. */
 static record *find(mp_profile *p, mp_str id, mp_str real) {
     if (!id.n) return NULL;
-    if (p->last_found < p->n && mp_str_is(id, p->nodes[p->last_found].id)) return &p->nodes[p->last_found];
+    if (p->last_found < p->n && is_id(id, p->nodes[p->last_found].id)) return &p->nodes[p->last_found];
     long i = mp_workflow_index(p->w, id);
     for (size_t k = p->n_submitted; i < 0 && k < p->n; k++)
-        if (mp_str_is(id, p->nodes[k].id)) i = (long)k;
+        if (is_id(id, p->nodes[k].id)) i = (long)k;
     if (i < 0) {
         if (!real.n || mp_str_eq(real, id)) real = mp_str_make(id.p, strcspn(id.p, ".") < id.n ? strcspn(id.p, ".") : id.n);
         long parent = mp_workflow_index(p->w, real);
@@ -214,7 +221,7 @@ static void on_executing(mp_profile *p, const mp_msg *m, mp_time now) {
     if (!r) return;
     size_t at = (size_t)(r - p->nodes);
     uint32_t root = root_of(p, r);
-    if (m->display_node.n && !r->display && !mp_str_is(m->display_node, r->id)) r->display = mp_strndup(m->display_node.p, m->display_node.n);
+    if (m->display_node.n && !r->display && !is_id(m->display_node, r->id)) r->display = mp_strndup(m->display_node.p, m->display_node.n);
     if (!p->has_state) {                             /* one node at a time: whoever else runs has ended */
         for (size_t i = 0; p->n_open && i < p->n; i++)
             if (i != at && i != root && p->nodes[i].open != NONE) finish(p, &p->nodes[i], MP_NODE_COMPLETED, now);
@@ -287,6 +294,7 @@ static void on_state(mp_profile *p, const mp_msg *m, mp_time now) {
     if (k) s.p = m->nodes.p + p->entries[k].start;
     else if (!mp_scan_open(&s, '{')) return;
     p->snapshot.n = same;                            /* so much of it stays */
+    if (!p->snapshot.cap) mp_buf_room(&p->snapshot, 2000);            /* most never need more */
     mp_buf_add(&p->snapshot, m->nodes.p + same, m->nodes.n - same);
     for (;; k++) {
         if (k == p->cap_entries) p->entries = mp_grow(p->entries, k, &p->cap_entries, sizeof *p->entries);
@@ -299,12 +307,13 @@ static void on_state(mp_profile *p, const mp_msg *m, mp_time now) {
         }
         e->start = start;
         if ((s.p < s.end && *s.p == '}') || !mp_msg_next_state(&s, 0, &st)) break;
+        if (k < known && e->head) p->last_found = e->record;         /* entries keep their places: it is looked at first */
         record *r = find(p, st.node, st.real_node);
         e->head = r ? st.head : 0;
         e->record = r ? (uint32_t)(r - p->nodes) : 0;
         if (!r) continue;
         state_of(p, r, &st, now);
-        if (st.display_node.n && !r->display && !mp_str_is(st.display_node, r->id)) r->display = mp_strndup(st.display_node.p, st.display_node.n);
+        if (st.display_node.n && !r->display && !is_id(st.display_node, r->id)) r->display = mp_strndup(st.display_node.p, st.display_node.n);
     }
     p->n_entries = k;
 }

@@ -16,9 +16,16 @@ static int by_start(const void *a, const void *b) {
     return x->from < y->from ? -1 : x->from > y->from ? 1 : x->node < y->node ? -1 : x->node > y->node;
 }
 
+/* They stand in the order of their ends: where nodes ran one after another that is the order already. */
+static void sort_intervals(mp_profile *p) {
+    size_t i = 1;
+    while (i < p->n_intervals && by_start(&p->intervals[i - 1], &p->intervals[i]) <= 0) i++;
+    if (i < p->n_intervals) qsort(p->intervals, p->n_intervals, sizeof *p->intervals, by_start);
+}
+
 void mp_stats(mp_profile *p) {
     mp_time sum = 0, joined = 0, reach = NONE;
-    if (p->n_intervals) qsort(p->intervals, p->n_intervals, sizeof *p->intervals, by_start);
+    sort_intervals(p);
     for (size_t i = 0; i < p->n_intervals; i++) {
         const interval *v = &p->intervals[i];
         if (v->node >= p->n_submitted) continue;
