@@ -37,6 +37,10 @@ typedef struct moonpool_image {
 } moonpool_image;
 typedef void (*moonpool_preview)(void *ud, const moonpool_image *image);
 
+#define MOONPOOL_VERSION "0.1"
+/* Of the library that is there, where MOONPOOL_VERSION is that of the header it was compiled with: they should be equal. */
+MOONPOOL_API const char *moonpool_version(void);
+
 #define MOONPOOL_OK 0
 #define MOONPOOL_EBUSY (-3)                          /* called from inside a callback of the same state */
 #define MOONPOOL_ERROR (-8)                          /* a script raised; words went to the log */

@@ -10,6 +10,18 @@
 #include <lua.h>
 #include <lualib.h>
 
+/* What older Luas do not have may be missing: the module loads into any of them, and luaopen_moonpool says what is wrong, which
+ * beats the linker's "undefined symbol". */
+#define DIRECTIVE(d) _Pragma(#d)
+#define WEAK(f) DIRECTIVE(weak f)
+WEAK(luaL_buffinitsize) WEAK(luaL_checkversion_) WEAK(luaL_getsubtable) WEAK(luaL_loadbufferx) WEAK(luaL_loadfilex) WEAK(luaL_pushresultsize)
+WEAK(luaL_requiref) WEAK(luaL_setfuncs) WEAK(luaL_setmetatable) WEAK(luaL_testudata) WEAK(luaL_tolstring) WEAK(luaL_traceback) WEAK(lua_absindex)
+WEAK(lua_callk) WEAK(lua_compare) WEAK(lua_copy) WEAK(lua_getglobal) WEAK(lua_getiuservalue) WEAK(lua_isinteger) WEAK(lua_newuserdatauv)
+WEAK(lua_pcallk) WEAK(lua_rawgetp) WEAK(lua_rawlen) WEAK(lua_rawsetp) WEAK(lua_rotate) WEAK(lua_setglobal) WEAK(lua_setiuservalue) WEAK(lua_setwarnf)
+WEAK(lua_stringtonumber) WEAK(lua_tointegerx) WEAK(lua_tonumberx) WEAK(luaopen_utf8)
+#undef WEAK
+#undef DIRECTIVE
+
 typedef struct l_pool l_pool;
 /* What a policy may use: VM instructions per call (ten times that to load), bytes of memory of a file's own state, and how
  * many errors it may make before it is switched off. */

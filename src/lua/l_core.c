@@ -368,6 +368,7 @@ static int load_embedded(lua_State *L) {
 }
 
 int luaopen_moonpool(lua_State *L) {
+    if (!lua_newuserdatauv || !lua_setwarnf) return luaL_error(L, "moonpool needs Lua 5.4, and this is an older one: run it with lua5.4, or with the moonpool program");
     luaL_checkversion(L);
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
     for (const l_embedded *e = l_embedded_files; e->name; e++) {
@@ -481,6 +482,8 @@ size_t moonpool_unfinished(const moonpool *m) {
     lua_pop(L, 1);
     return n;
 }
+
+const char *moonpool_version(void) { return MOONPOOL_VERSION; }
 
 void moonpool_close(moonpool *m) {
     if (m && m->own) lua_close(m->c.L);

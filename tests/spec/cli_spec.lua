@@ -53,6 +53,16 @@ describe("moonpool submit", function()
     assert.matches("redrawn_00001_.png", out)
   end)
 
+  it("draws a bar on a terminal, and takes it away at the end", function()
+    if not os.execute "command -v script >/dev/null" then pending "script(1) is needed for a terminal" end
+    local words = ("submit %s --server %s --count 3 --out %s/out"):format(wf, urls[1], dir)
+    local out = H.run(("HOME=%s XDG_CONFIG_HOME= MOONPOOL_SERVERS='' timeout 60 script -qec '%s %s' /dev/null </dev/null"):format(dir, H.moonpool, words))
+    for done = 1, 3 do assert.matches(("\r\27[K" .. dir .. "/out/%d_picture_00001_.png"):format(done), out:gsub("_0000%d", "_00001"), 1, true) end
+    assert.matches("\r\27%[K%[#+%.+%] 1/3, %d+ s left\r\27%[K", out)
+    assert.matches("\r\27%[K%[#+%] 3/3, 0 s left\r\27%[K3 jobs in", out)
+    assert.is_nil(run(words):find("\27", 1, true))     -- and nothing of it elsewhere
+  end)
+
   it("prints the report of one job, a summary of several, or the report asked for", function()
     assert.matches("Performance report", (run(("submit %s --server %s"):format(wf, urls[1]))))
     assert.matches("2 completed", (run(("submit %s --server %s --count 2"):format(wf, urls[1]))))

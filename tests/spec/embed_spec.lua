@@ -71,6 +71,46 @@ describe("embedding", function()
     assert.matches("100 rounds, SIGPIPE handler intact", out)
   end)
 
+  it("keeps to what a host's Lua may rely on: its allocator, its panic and warning functions; memory that runs out", function()
+    local every = H.build == "build" and 7 or 61         -- all 6,600 places: build/contract 1
+    local out, code = H.run(("%s/contract %d"):format(H.build, every))
+    assert.equal(0, code, out)
+    local tried = tonumber(out:match "^(%d+) of %d+ places failed one at a time: no panic, nothing stuck, all given back")
+    assert.is_true(tried and tried > 50, out)
+  end)
+
+  it("tells a Lua of another version so", function()
+    if H.build ~= "build" then return end
+    local others = 0
+    for _, lua in ipairs { "lua5.1", "lua5.2", "lua5.3", "luajit" } do
+      if os.execute(("command -v %s >/dev/null"):format(lua)) then
+        others = others + 1
+        local out, code = H.run(("env -u LUA_CPATH_5_2 -u LUA_CPATH_5_3 LUA_CPATH='build/?.so' %s -e 'require \"moonpool\"'"):format(lua))
+        assert.equal(1, code)
+        assert.matches("moonpool needs Lua 5.4, and this is an older one: run it with lua5.4, or with the moonpool program", out, 1, true)
+      end
+    end
+    if others == 0 then pending "no other Lua is installed" end
+  end)
+
+  it("says which version it is in the same way everywhere", function()
+    local version = H.read "src/moonpool.h":match '#define MOONPOOL_VERSION "([%d.]+)"'
+    assert.equal("moonpool " .. version, require "moonpool"._VERSION)
+    assert.matches("^version = \"" .. version .. "%-1\"", H.read("scripts/moonpool-" .. version .. "-1.rockspec"):match "\n(version[^\n]*)")
+    assert.matches("Version: " .. version .. "\\n", H.read "Makefile", 1, true)
+  end)
+
+  it("is built and installed by luarocks", function()
+    if H.build ~= "build" then return end
+    if not os.execute "command -v luarocks >/dev/null" then pending "luarocks is not installed" end
+    local tree = io.popen("pwd"):read "l" .. "/" .. H.folder "rocks"
+    local out, code = H.run(("MAKEFLAGS= luarocks --lua-version 5.4 --tree %s make --deps-mode none scripts/moonpool-0.1-1.rockspec"):format(tree))
+    assert.equal(0, code, out)
+    out, code = H.run(("cd / && LUA_PATH= LUA_CPATH='%s/lib/lua/5.4/?.so' lua5.4 -e 'print(require \"moonpool\"._VERSION)' && %s/bin/moonpool -v"):format(tree, tree))
+    assert.equal(0, code, out)
+    assert.matches("^moonpool 0.1\n", out)
+  end)
+
   it("the module does not carry Lua and shows luaopen_moonpool and moonpool_* only", function()
     if H.build ~= "build" then return end              -- sanitizer builds add symbols of their own
     local needed = H.run("readelf -d build/moonpool.so")

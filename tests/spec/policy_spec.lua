@@ -129,6 +129,52 @@ describe("a policy", function()
   end)
 end)
 
+describe("what a policy keeps beyond its call", function()
+  -- A pool whose policy file looks at what it kept at the first job, at every later one.
+  local function keeping(what)
+    local pool, a, b = K.pool_of({ { K.sim(), { name = "a", priority = 1 } }, { K.sim(), { name = "b" } } },
+      { completed_retention = 1, policy_faults = 9, policy = file("local kept\nreturn { route = function(job, clients) if kept then local _ = kept.name, kept.id, kept.attempts end\nkept = kept or " .. what .. " end }") })
+    local told = {}
+    pool:on("error", function(e) told[#told + 1] = e.message end)
+    return pool, told, a, b
+  end
+
+  local function first_then_more(pool, between)
+    K.completed(pool:submit(K.picture()))
+    between()
+    for i = 2, 4 do K.completed(pool:submit(K.picture(i))) end
+  end
+
+  it("raises when it is a client that is gone, and the built-in choice is used", function()
+    local pool, told, a = keeping "clients[1]"
+    first_then_more(pool, function()
+      assert.is_true(a:remove())
+      K.till("it is gone", function() return #pool:clients() == 1 end)
+    end)
+    K.till("it is told", function() return #told > 0 end)
+    assert.matches("this client is gone", told[1])
+    assert.matches("stack traceback", told[1])
+    assert.equal(1, #told)                             -- the same words are counted, not logged again
+  end)
+
+  it("raises when it is a job whose record was dropped", function()
+    local pool, told = keeping "job"
+    first_then_more(pool, function()
+      K.completed(pool:submit(K.picture(9)))
+      collectgarbage()                                 -- a handle of the user's keeps a record
+    end)
+    K.till("it is told", function() return #told > 0 end)
+    assert.matches("this job is gone", told[1])
+  end)
+
+  it("still shows a job that has ended, while its record is kept", function()
+    local pool, told = K.pool_of({ K.sim() }, { policy = file "local first\nreturn { rank = function(job) if first then return first.attempts == 1 and first.status == 'completed' and 1 or error 'it is another' end\nfirst = job end }" }), {}
+    pool:on("error", function(e) told[#told + 1] = e.message end)
+    for i = 1, 3 do K.completed(pool:submit(K.picture(i))) end
+    assert.same({}, told)
+  end)
+end)
+
 describe("pool:reload_policy", function()
   it("loads the files again, all of them or none", function()
     local path = file "return { mutate = function(_, _, wf) wf:input('6', 'text', 'one') end }"

@@ -213,17 +213,16 @@ local function submit(o)
   end
   for r in pool:results() do
     local item, paths = by_job[r.job_id], {}
+    clear()                                                  -- else what is printed stands behind the bar
     if r.status == "completed" and out then
       local saved, lost = r:save(out, { pattern = (pattern:gsub("{number}", ("%0" .. digits .. "d"):format(item.number))) })
       if saved then paths = saved
       else
         bad = bad + 1
-        clear()
         io.stderr:write(("moonpool submit: job %d: %s\n"):format(item.number, lost.message))
       end
     elseif r.status ~= "completed" then
       bad = bad + 1
-      clear()
       io.stderr:write(("moonpool submit: job %d %s: %s\n"):format(item.number, r.status, r.error and r.error.message or ""))
     end
     files = files + #paths
