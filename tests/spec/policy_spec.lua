@@ -168,7 +168,8 @@ describe("what a policy keeps beyond its call", function()
   end)
 
   it("still shows a job that has ended, while its record is kept", function()
-    local pool, told = K.pool_of({ K.sim() }, { policy = file "local first\nreturn { rank = function(job) if first then return first.attempts == 1 and first.status == 'completed' and 1 or error 'it is another' end\nfirst = job end }" }), {}
+    local pool, told = K.pool_of({ K.sim() }, { policy = file "local first\n\
+      return { rank = function(job) if first then return first.attempts == 1 and first.status == 'completed' and 1 or error 'it is another' end\nfirst = job end }" }), {}
     pool:on("error", function(e) told[#told + 1] = e.message end)
     for i = 1, 3 do K.completed(pool:submit(K.picture(i))) end
     assert.same({}, told)
