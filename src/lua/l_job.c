@@ -386,20 +386,29 @@ static void client_field(lua_State *L, l_pool *lp, const mp_client *c, int field
     }
 }
 
-/* Upvalues: the numbers of the fields by name; the methods; the metatable of clients. Policies ask for fields by the thousand. */
+/* The client that is the first argument, for what policies ask by the thousand: upvalue 1 is the metatable of clients, so that
+ * nothing is looked up. */
+static const mp_client *quick_client(lua_State *L, l_pool **lp) {
+    const l_client *u = lua_getmetatable(L, 1) && lua_rawequal(L, -1, lua_upvalueindex(1)) ? lua_touserdata(L, 1) : NULL;
+    const mp_client *c = u && u->lp->pool ? mp_pool_client(u->lp->pool, u->serial) : NULL;
+    if (!c) return check_client(L, 1, lp);
+    *lp = u->lp;
+    return c;
+}
+
+/* Upvalues: the metatable of clients; the numbers of the fields by name; the methods. */
 static int client_index(lua_State *L) {
     l_pool *lp;
     lua_pushvalue(L, 2);
-    if (lua_rawget(L, lua_upvalueindex(1)) == LUA_TNUMBER) {
-        int field = (int)lua_tointeger(L, -1), quick = lua_getmetatable(L, 1) && lua_rawequal(L, -1, lua_upvalueindex(3));
-        const l_client *u = quick ? lua_touserdata(L, 1) : NULL;
-        const mp_client *c = u && u->lp->pool ? mp_pool_client(u->lp->pool, u->serial) : check_client(L, 1, &lp);
-        client_field(L, u ? u->lp : lp, c ? c : check_client(L, 1, &lp), field);
+    if (lua_rawget(L, lua_upvalueindex(2)) == LUA_TNUMBER) {
+        int field = (int)lua_tointeger(L, -1);
+        const mp_client *c = quick_client(L, &lp);
+        client_field(L, lp, c, field);
         return 1;
     }
     luaL_checkstring(L, 2);
     lua_pushvalue(L, 2);
-    if (lua_gettable(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
+    if (lua_gettable(L, lua_upvalueindex(3)) != LUA_TNIL) return 1;
     if (strcmp(lua_tostring(L, 2), "pool") == 0) { lua_getiuservalue(L, 1, 1); return 1; }
     check_client(L, 1, &lp);
     return 0;
@@ -418,7 +427,7 @@ static int client_typical(lua_State *L) {
 /* client:standing() -> warm, priority, finish_ms: what the default policy compares, in one call */
 static int client_standing(lua_State *L) {
     l_pool *lp;
-    const mp_client *c = check_client(L, 1, &lp);
+    const mp_client *c = quick_client(L, &lp);
     client_field(L, lp, c, C_WARM);
     client_field(L, lp, c, C_PRIORITY);
     client_field(L, lp, c, C_FINISH);
@@ -491,18 +500,23 @@ static int client_serial(lua_State *L) {
 void l_open_job(lua_State *L) {
     static const luaL_Reg jm[] = { { "cancel", job_cancel }, { "set_priority", job_set_priority }, { "time_left", job_time_left }, { "_delivered", job_delivered }, { "_key", job_key }, { NULL, NULL } };
     static const luaL_Reg jx[] = { { "__index", job_index }, { "__gc", job_gc }, { "__close", job_gc }, { "__eq", job_eq }, { "__tostring", job_text }, { NULL, NULL } };
-    static const luaL_Reg cm[] = { { "typical_ms", client_typical }, { "standing", client_standing }, { "_access", client_access }, { "remove", client_remove }, { "_pause", client_pause }, { "_serial", client_serial }, { NULL, NULL } };
+    static const luaL_Reg cm[] = { { "typical_ms", client_typical }, { "_access", client_access }, { "remove", client_remove }, { "_pause", client_pause }, { "_serial", client_serial }, { NULL, NULL } };
     static const luaL_Reg cx[] = { { "__eq", client_eq }, { "__tostring", client_text }, { NULL, NULL } };
     l_class(L, JOB, jm, jx);
     l_class(L, CLIENT, cm, cx);
     luaL_getmetatable(L, CLIENT);
+    lua_getfield(L, -1, "methods");
+    lua_pushvalue(L, -2);
+    lua_pushcclosure(L, client_standing, 1);
+    lua_setfield(L, -2, "standing");
+    lua_pop(L, 1);
+    lua_pushvalue(L, -1);
     lua_newtable(L);
     for (int i = 0; client_names[i]; i++) {
         lua_pushinteger(L, i);
         lua_setfield(L, -2, client_names[i]);
     }
-    lua_getfield(L, -2, "methods");
-    lua_pushvalue(L, -3);
+    lua_getfield(L, -3, "methods");
     lua_pushcclosure(L, client_index, 3);
     lua_setfield(L, -2, "__index");
     lua_pop(L, 1);

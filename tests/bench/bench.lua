@@ -212,7 +212,7 @@ local function truth_rows()
   local pool = moonpool.pool { log_level = "error" }
   assert(pool:add_client(urls[1]))
   assert(pool:init())
-  for i = 1, 100 do assert(pool:submit(workflow:clone():input("9", "seed", i):input("4", "text", "lighthouse " .. i))) end
+  for i = 1, 500 do assert(pool:submit(workflow:clone():input("9", "seed", i):input("4", "text", "lighthouse " .. i))) end
   local profiles = {}
   for r in pool:results() do profiles[#profiles + 1] = r.profile end
   pool:shutdown()
