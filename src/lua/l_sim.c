@@ -53,10 +53,17 @@ static l_sim *check(lua_State *L) {
     return u;
 }
 
+/* What tears the ground from under a step of the sim is not for its observer. */
+static l_sim *check_idle(lua_State *L) {
+    l_sim *u = check(L);
+    if (mp_sim_server_busy(u->s)) luaL_error(L, "not from inside the sim's observer: it is in the middle of what is observed (use a task: moonpool.spawn)");
+    return u;
+}
+
 static mp_time now_of(const l_sim *u) { return mp_loop_now(u->ctx->loop); }
 
 static int sim_drop(lua_State *L) {
-    l_sim *u = check(L);
+    l_sim *u = check_idle(L);
     mp_sim_drop(mp_sim_server_sim(u->s), now_of(u));
     mp_sim_server_pump(u->s);
     return 0;
@@ -70,7 +77,7 @@ static mp_time milliseconds(lua_State *L) {
 
 /* sim:restart(ms): everything in memory is gone; connections are refused for that long */
 static int sim_restart(lua_State *L) {
-    l_sim *u = check(L);
+    l_sim *u = check_idle(L);
     mp_sim_server_down(u->s, lua_isnoneornil(L, 2) ? 0 : milliseconds(L));
     return 0;
 }

@@ -28,7 +28,8 @@ typedef struct chunk { struct chunk *next; int binary; size_t n; unsigned char p
 /* A connection and the request it is at. */
 struct mp_exchange {
     mp_server *server;
-    int fd, events, handles, pieces, last, over;     /* pieces: the body comes in chunks; last: the peer wants no more after it */
+    int fd, events, handles, partial;                /* partial: part of a head is there, and only more of it wakes us */
+    int pieces, last, over;                          /* pieces: the body comes in chunks; last: the peer wants no more after it */
     enum { HEAD, BODY, OWED, REPLY } state;          /* OWED: the handler has it and has not replied */
     enum { SIZE, EXTENSION, DATA, DATA_END, TRAILER } piece;
     uv_poll_t poll;
@@ -329,8 +330,8 @@ static int read_head(mp_exchange *x) {
     int one = 1, more = (int)n + 1;
     if (n <= 0) { if (n == 0 || errno != EAGAIN) drop(x); return 0; }
     const char *end = memmem(z, (size_t)n, "\r\n\r\n", 4);
-    if (!end && n < MAX_HEAD) { setsockopt(x->fd, SOL_SOCKET, SO_RCVLOWAT, &more, sizeof more); return 0; }
-    setsockopt(x->fd, SOL_SOCKET, SO_RCVLOWAT, &one, sizeof one);
+    if (!end && n < MAX_HEAD) { x->partial = 1; setsockopt(x->fd, SOL_SOCKET, SO_RCVLOWAT, &more, sizeof more); return 0; }
+    if (x->partial) { x->partial = 0; setsockopt(x->fd, SOL_SOCKET, SO_RCVLOWAT, &one, sizeof one); }
     uv_timer_stop(&x->idle);
     mp_buf_clear(&x->head);
     mp_buf_add(&x->head, z, end ? (size_t)(end - z) + 4 : (size_t)n);

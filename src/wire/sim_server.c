@@ -26,7 +26,7 @@ struct mp_sim_server {
     link *links;
     mp_time delay, up_at;
     held *first, *last;
-    int pumping;
+    int pumping, doomed;                             /* doomed: closed by its observer; goes when the sim has done its step */
 };
 
 static link *by_tag(mp_sim_server *s, uint64_t tag) {
@@ -122,6 +122,7 @@ void mp_sim_server_pump(mp_sim_server *s) {
     if (s->up_at && s->up_at < next) next = s->up_at;
     mp_timer_set(s->timer, next);
     s->pumping = 0;
+    if (s->doomed) mp_sim_server_close(s);
 }
 
 static void on_timer(void *ud) { mp_sim_server_pump(ud); }
@@ -139,7 +140,9 @@ static void on_request(void *ud, mp_exchange *x, const mp_serve_request *r) {
         for (int i = 0; i < 8; i++) h->texts[i] = mp_strndup(texts[i]->p, texts[i]->n);
     } else {
         mp_sim_request q = { l->tag, r->method, r->path, r->content_type, r->host, r->origin, r->range, r->since, r->body };
+        s->pumping = 1;
         mp_sim_ask(s->sim, &q, mp_loop_now(s->loop));
+        s->pumping = 0;
     }
     mp_sim_server_pump(s);
 }
@@ -209,6 +212,7 @@ mp_sim_server *mp_sim_server_open(mp_loop *l, const char *host, int port, const 
 
 void mp_sim_server_close(mp_sim_server *s) {
     if (!s) return;
+    if (s->pumping) { s->doomed = 1; return; }
     s->pumping = 1;                                  /* nothing more goes out */
     mp_serve_close(s->server);
     mp_timer_free(s->timer);
@@ -223,6 +227,7 @@ void mp_sim_server_close(mp_sim_server *s) {
     free(s);
 }
 
+int mp_sim_server_busy(const mp_sim_server *s) { return s->pumping; }
 int mp_sim_server_port(const mp_sim_server *s) { return mp_serve_port(s->server); }
 mp_sim *mp_sim_server_sim(mp_sim_server *s) { return s->sim; }
 void mp_sim_server_delay(mp_sim_server *s, mp_time each_way) { s->delay = each_way; }
