@@ -368,14 +368,11 @@ static void accepted(mp_client *c, prompt *pr, const char *id, mp_time now) {
     if (c->heard <= pr->posted && c->has_socket) c->status_due = now + STATUS_DUE;       /* any word since proves the socket */
     c->poll_step = client_poll(c);
     c->poll_at = now + c->poll_step;
-    if (j && wanted(p, MP_EV_JOB_ACCEPTED)) {
-        mp_event *e = event(p, MP_EV_JOB_ACCEPTED, j, c, now);
-        event_data(e, id, strlen(id));
-    }
     if (strcmp(id, pr->id) != 0) {
         c->own_ids = -1;
         pr->real = mp_strdup(id);
         if (j) {
+            job_accepted(p, j, now);
             struct tail *t = job_tail(j);
             job_where(t, id, t->client, t->client_url);
             if (j->profile) mp_profile_prompt(j->profile, id);
@@ -383,6 +380,7 @@ static void accepted(mp_client *c, prompt *pr, const char *id, mp_time now) {
         early_replay(c, pr, now);                    /* may conclude and free pr */
         return;
     }
+    if (j) job_accepted(p, j, now);
     c->own_ids = 1;
     early_clear(c);
     for (size_t i = 0; c->load > 1 && i < p->n_free_clients; i++)        /* somebody became idle while it was being sent */

@@ -85,6 +85,7 @@ typedef struct prompt {                              /* what every message reads
     mp_job *job;                                     /* NULL: a tombstone */
     char id[MP_UUID_SIZE];
     uint8_t at, verdict;                             /* a place; an mp_end */
+    uint8_t accepted;                                /* that was told */
     uint8_t gap;                                     /* messages may have been missed: outputs come from the history */
     mp_time began, settled, verdict_at, due;         /* settled: when the reply (or its loss) came; due: next look */
     mp_time silence;                                 /* how long nothing may be heard of it */
@@ -310,6 +311,7 @@ void event_data(mp_event *e, const void *p, size_t n);
 /* job.c: the only place where a job's state changes */
 void job_assigned(mp_pool *p, mp_job *j, prompt *pr, mp_time now);
 void job_posted(mp_pool *p, mp_job *j, prompt *pr, mp_time now);      /* its POST leaves now */
+void job_accepted(mp_pool *p, mp_job *j, mp_time now);
 void job_running(mp_pool *p, mp_job *j, mp_time now);
 void job_requeue(mp_pool *p, mp_job *j, mp_time delay, mp_time now);
 void job_end(mp_pool *p, mp_job *j, mp_job_state s, const mp_failure *f, mp_time now);

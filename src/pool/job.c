@@ -258,8 +258,18 @@ void job_posted(mp_pool *p, mp_job *j, prompt *pr, mp_time now) {
     if (j->profile) mp_profile_sent(j->profile, now);
 }
 
+/* Once per prompt, by whatever proves it first: the reply, or a message that was faster. */
+void job_accepted(mp_pool *p, mp_job *j, mp_time now) {
+    prompt *pr = j->prompt;
+    const char *id = pr->real ? pr->real : pr->id;
+    if (pr->accepted) return;
+    pr->accepted = 1;
+    if (wanted(p, MP_EV_JOB_ACCEPTED)) event_data(event(p, MP_EV_JOB_ACCEPTED, j, pr->client, now), id, strlen(id));
+}
+
 void job_running(mp_pool *p, mp_job *j, mp_time now) {
     if (j->state != MP_JOB_ASSIGNED) return;
+    job_accepted(p, j, now);
     become(p, j, MP_JOB_RUNNING);
     if (wanted(p, MP_EV_JOB_STARTED)) event(p, MP_EV_JOB_STARTED, j, j->prompt->client, now);
 }

@@ -157,8 +157,9 @@ describe("the profile log", function()
         local job = pool:submit(moonpool.workflow.from { ["1"] = { class_type = "X", inputs = { seed = k, text = ("x"):rep(90) } } })
         assert(assert(job:wait()).status == "completed")
       end
-      pool:shutdown()
+      for _ = 1, 6000 do if told == 0 then moonpool.sleep(5) end end
       assert(told > 0, "nothing was told")
+      pool:shutdown()
     ]])
     -- files may not grow beyond 8 blocks of 512 or 1,024 bytes: the write that meets the bound is cut short
     local out, code = H.run(("trap '' XFSZ; ulimit -f 8; %s %s/script.lua %s/runs.jsonl"):format(H.moonpool, dir, dir))
