@@ -165,10 +165,11 @@ describe("moonpool plan", function()
 
   it("says what is wrong, with exit code 2", function()
     local cases = {
-      [""] = "either 'log'", ["--service 1x --batch 1"] = "duration", ["--service 1s"] = "arrivals' is missing", ["--service 1s --batch 5 --clients none"] = "clients",
-      ["--log /nowhere --batch 5"] = "/nowhere: No such file", ["--service 1s --rate 0"] = "rate_per_hour': a number above 0",
+      [""] = "%-%-log FILE .* or %-%-service TIME", ["--service 1x --batch 1"] = "duration", ["--service 1s"] = "%-%-rate JOBS_PER_HOUR, %-%-batch JOBS or %-%-trace FILE", ["--service 1s --batch 5 --clients none"] = "clients",
+      ["--log /nowhere --batch 5"] = "/nowhere: No such file", ["--service 1s --rate 0"] = "%-%-rate: a number above 0",
       ["--service 1s --batch 5 --policy nobody"] = "nobody", ["--service 1s --trace /nowhere"] = "/nowhere", ["--service 1s --batch 5 --clients 20000"] = "clients",
       ["--service 1s --batch 5 --jobs 3"] = "without %-%-jobs", ["--service 1s --batch 5 --rate 3"] = "one of", ["--service 1s --batch 5 --clients 2.5"] = "list of their speeds",
+      ["--service 1s --batch 0"] = "%-%-batch: 1 to",
       ["--service 1s --batch 5 --slots 0"] = "slots", ["--service 1s --batch 5 --wait-p95 1s --clients 3"] = "without %-%-clients",
     }
     for arguments, words in require "kit".sorted(cases) do

@@ -46,6 +46,16 @@ local function sheet_of(list, title)
   return { title = title, answer = list, parts = { { facts = facts }, { title = "Waiting, and how busy they are", columns = columns, rows = rows } } }
 end
 
+-- What moonpool.plan says of its options, in the words of the command line.
+local function as_options(words, o)
+  local names = { ["arrivals.rate_per_hour"] = "--rate", ["arrivals.trace"] = "--trace", jobs = o.batch and "--batch" or "--jobs", cost_per_hour = "--cost", delay_ms = "--delay", wait_p95_ms = "--wait-p95",
+    speed = "--clients: a speed", clients = "--clients", log = "--log", label = "--label", service = "--service", slots = "--slots", seed = "--seed", most = "--most", policy = "--policy" }
+  words = words:gsub("^[%w_.]+:%d+: ", ""):gsub("^plan%.?%w*: ", "")
+  words = words:gsub("^either 'log' .*", "--log FILE (a profile log) or --service TIME (what a job takes) expected")
+  words = words:gsub("^option 'arrivals' is missing.*", "--rate JOBS_PER_HOUR, --batch JOBS or --trace FILE expected")
+  return (words:gsub("option '([%w_.]+)'", names))
+end
+
 local function answer(o)
   local plan = require "moonpool.plan"
   local options = { log = o.log, label = o.label, clients = o.clients, jobs = o.jobs, delay_ms = o.delay, slots = o.slots, cost_per_hour = o.cost, seed = o.seed,
@@ -81,7 +91,7 @@ local function answer(o)
       io.stderr:write("moonpool: ", words.message, "\n")
       return 1
     end
-    return fail((tostring(words):gsub("^[%w_.]+:%d+: ", "")))
+    return fail(as_options(tostring(words), o))
   end
   local render = require "moonpool.report.render"
   io.write(render[o.format](sheet_of(list, #policies == 1 and title or "Plan"), { width = tonumber(os.getenv "COLUMNS") or 80, color = core.isatty(1) and not os.getenv "NO_COLOR" }))
