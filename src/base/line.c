@@ -27,7 +27,7 @@ static void find_top(mp_line *l) {
     for (int i = 0; i < l->n_rows; i++) {
         const mp_row *r = &l->rows[i];
         if (!r->n) continue;
-        mp_heap_entry e = { r->first, r->v[r->head].then, r->v[r->head].x };
+        mp_heap_entry e = { r->first, r->then, r->x };
         if (!l->top.x || before(&e, &l->top)) l->top = e;
     }
 }
@@ -50,14 +50,16 @@ static mp_row *row_for(mp_line *l, int64_t first) {
 
 /* Closes the gaps when half of the memory or more is gaps, so that each element is moved about once. */
 static void make_room(mp_row *r) {
+    size_t cap = r->cap;
     if (r->end == r->cap && r->n <= r->cap / 2) {
-        size_t k = 0;
-        for (size_t i = r->head; i < r->end; i++)
+        uint32_t k = 0;
+        for (uint32_t i = r->head; i < r->end; i++)
             if (r->v[i].x) r->v[k++] = r->v[i];
         r->head = 0;
         r->end = k;
     }
-    r->v = mp_grow(r->v, r->end, &r->cap, sizeof *r->v);
+    r->v = mp_grow(r->v, r->end, &cap, sizeof *r->v);
+    r->cap = (uint32_t)cap;
 }
 
 void mp_line_push(mp_line *l, void *x, int64_t first, uint64_t then) {
@@ -66,7 +68,7 @@ void mp_line_push(mp_line *l, void *x, int64_t first, uint64_t then) {
     else {
         make_room(r);
         r->v[r->end++] = (struct mp_row_place){ then, x };
-        r->n++;
+        if (!r->n++) { r->then = then; r->x = x; }
         *place(l, x) = MP_LINE_IN_ROW;
     }
     l->n++;
@@ -75,9 +77,9 @@ void mp_line_push(mp_line *l, void *x, int64_t first, uint64_t then) {
 }
 
 static void leave_row(mp_row *r, uint64_t then) {
-    size_t low = r->head, high = r->end;
+    uint32_t low = r->head, high = r->end;
     while (r->v[low].then != then) {                 /* it is there: most often at the head, which is looked at first */
-        size_t middle = low + (high - low) / 2;
+        uint32_t middle = low + (high - low) / 2;
         if (r->v[middle].then > then) high = middle;
         else if (r->v[middle].then == then) low = middle;
         else low = middle + 1;
@@ -86,6 +88,9 @@ static void leave_row(mp_row *r, uint64_t then) {
     r->n--;
     while (r->head < r->end && !r->v[r->head].x) r->head++;
     while (r->end > r->head && !r->v[r->end - 1].x) r->end--;
+    if (!r->n) return;
+    r->then = r->v[r->head].then;
+    r->x = r->v[r->head].x;
 }
 
 void mp_line_remove(mp_line *l, void *x, int64_t first, uint64_t then) {
@@ -101,7 +106,7 @@ size_t mp_line_all(const mp_line *l, void **out) {
     size_t k = 0;
     for (size_t i = 0; i < l->late.n; i++) out[k++] = l->late.v[i].x;
     for (int i = 0; i < l->n_rows; i++)
-        for (size_t at = l->rows[i].head; l->rows[i].n && at < l->rows[i].end; at++)
+        for (uint32_t at = l->rows[i].head; l->rows[i].n && at < l->rows[i].end; at++)
             if (l->rows[i].v[at].x) out[k++] = l->rows[i].v[at].x;
     return k;
 }

@@ -11,8 +11,10 @@
 
 typedef struct mp_row {
     int64_t first;                                   /* the rank of all in it */
+    uint64_t then;                                   /* its head, as in v: rows are compared without a look at what they hold */
+    void *x;
     struct mp_row_place { uint64_t then; void *x; } *v;      /* in order; x NULL: has left */
-    size_t head, end, cap, n;                        /* the first that is there; behind the last; how many are there */
+    uint32_t head, end, cap, n;                      /* the first that is there; behind the last; how many are there */
 } mp_row;
 
 typedef struct mp_line {

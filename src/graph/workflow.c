@@ -11,7 +11,7 @@
 #include <uthash.h>
 
 typedef struct { const char *id; uint32_t index; UT_hash_handle hh; } node_index;
-typedef struct { uint32_t node; mp_str input; } seed_input;
+typedef struct { uint32_t node; int32_t at; int open; mp_str input; } seed_input;      /* at: which of its inputs; open: -1 as submitted */
 
 typedef struct {
     size_t refs;
@@ -94,7 +94,7 @@ static void add_node(base_t *b, mp_buf *t, char **names, const mp_json *c, size_
         in->is_link = mp_json_type(v) == MP_JSON_ARRAY && mp_json_count(v) == 2;
         if (mp_str_is(in->name, "seed") || mp_str_is(in->name, "noise_seed")) {
             b->seeds = mp_realloc(b->seeds, (b->n_seeds + 1) * sizeof *b->seeds);
-            b->seeds[b->n_seeds++] = (seed_input){ (uint32_t)k, in->name };
+            b->seeds[b->n_seeds++] = (seed_input){ (uint32_t)k, (int32_t)(in - n->inputs), mp_str_is(mp_str_make(t->p + from, t->n - from), "-1"), in->name };
         }
     }
     b->inputs_end[k] = t->n;
@@ -523,10 +523,10 @@ void mp_workflow_models(const mp_workflow *w, void (*fn)(void *ud, mp_str file),
 int mp_workflow_streams(const mp_workflow *w) { return w->base->streams; }
 
 void mp_workflow_open_seeds(const mp_workflow *w, void (*fn)(void *ud, size_t node, mp_str input), void *ud) {
-    mp_str json;
     for (size_t i = 0; i < w->base->n_seeds; i++) {
         const seed_input *s = &w->base->seeds[i];
-        if (mp_workflow_get(w, s->node, s->input, &json) && mp_str_is(json, "-1")) fn(ud, s->node, s->input);
+        const change *c = changed(w, s->node, s->at, s->input);
+        if (c ? strcmp(c->value, "-1") == 0 : s->open) fn(ud, s->node, s->input);
     }
     for (size_t i = 0; i < w->n_changes; i++) {      /* seeds that the base does not have */
         const change *c = &w->changes[i];

@@ -68,6 +68,8 @@ mp_client *mp_pool_add_client(mp_pool *p, const char *url, const mp_client_opts 
     c->serial = ++p->next_client;
     c->url = mp_strndup(url, n);
     c->name = o && o->name ? mp_strdup(o->name) : host_of(c->url);
+    c->called = mp_alloc(sizeof *c->called);
+    *c->called = (called){ 1, c->name, c->url };
     c->sid = o && o->client_id ? mp_strdup(o->client_id) : mp_format("moonpool-%s", sid);
     c->api_key = o ? mp_strdup(o->api_key) : NULL;
     c->tags = copy_list(o ? o->tags : NULL);
@@ -168,6 +170,13 @@ void client_gone(mp_client *c) {
     client_free(c);
 }
 
+void called_unref(called *x) {
+    if (!x || --x->refs) return;
+    free(x->name);
+    free(x->url);
+    free(x);
+}
+
 void client_free(mp_client *c) {
     mp_pool *p = c->pool;
     while (c->prompts) prompt_gone(c->prompts);
@@ -192,8 +201,7 @@ void client_free(mp_client *c) {
     mp_workflow_unref(c->last);
     free_list(c->tags);
     free_list(c->affinity);
-    free(c->url);
-    free(c->name);
+    called_unref(c->called);
     free(c->sid);
     free(c->api_key);
     free(c->problem);

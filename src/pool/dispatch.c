@@ -373,8 +373,7 @@ static void accepted(mp_client *c, prompt *pr, const char *id, mp_time now) {
         pr->real = mp_strdup(id);
         if (j) {
             job_accepted(p, j, now);
-            struct tail *t = job_tail(j);
-            job_where(t, id, t->client, t->client_url);
+            job_tail(j)->real = mp_strdup(id);
             if (j->profile) mp_profile_prompt(j->profile, id);
         }
         early_replay(c, pr, now);                    /* may conclude and free pr */

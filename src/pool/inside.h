@@ -114,6 +114,9 @@ typedef struct prompt {                              /* what every message reads
     mp_failure failure;
 } prompt;
 
+typedef struct { uint32_t refs; char *name, *url; } called;          /* how a client is called: jobs that ran there know it when it is gone */
+void called_unref(called *x);
+
 struct mp_client {                                   /* what every message reads stands first: of 1,000 clients none is in the cache */
     mp_pool *pool;
     uint64_t conn, freeing, closing;                 /* action ids; conn: of the open socket; freeing: POST /free under way */
@@ -144,7 +147,9 @@ struct mp_client {                                   /* what every message reads
     size_t n_known, known_cap;
     known *known;
     mp_workflow *last;
-    char *name, *url, *sid, *api_key;
+    called *called;
+    char *name, *url;                                /* of `called` */
+    char *sid, *api_key;
     spelling *spellings;
     early_frame *early;
     uint64_t checking, looking;                      /* looking: GET /object_info under way */
@@ -217,7 +222,8 @@ struct mp_job {                                      /* what is read of every jo
 
 struct tail {
     mp_workflow *sent;
-    char *prompt_id, *client, *client_url;           /* one block, prompt_id its beginning: job_where */
+    char id[MP_UUID_SIZE], *real;                    /* of the last attempt's prompt; real: when the server chose another */
+    called *where;                                   /* its client, NULL: not sent yet */
     mp_failure failure;
     output *outputs;
     size_t n_outputs;
@@ -316,7 +322,6 @@ void job_running(mp_pool *p, mp_job *j, mp_time now);
 void job_requeue(mp_pool *p, mp_job *j, mp_time delay, mp_time now);
 void job_end(mp_pool *p, mp_job *j, mp_job_state s, const mp_failure *f, mp_time now);
 struct tail *job_tail(mp_job *j);
-void job_where(struct tail *t, const char *id, const char *client, const char *url);         /* of the last attempt; may be its own texts */
 void job_free_all(mp_pool *p);
 void outputs_free(output *v, size_t n);
 void pictures_free(picture *v, size_t n);

@@ -121,7 +121,8 @@ static void job_free(mp_pool *p, mp_job *j) {
         mp_failure_clear(&t->failure);
         outputs_free(t->outputs, t->n_outputs);
         pictures_free(t->pictures, t->n_pictures);
-        free(t->prompt_id);
+        free(t->real);
+        called_unref(t->where);
         free(t->seeds);
         free(t->avoid);
         free(t);
@@ -218,26 +219,20 @@ static void become(mp_pool *p, mp_job *j, mp_job_state s) {
     j->state = (uint8_t)s;
 }
 
-/* Three texts in one block, because it is made for every attempt. */
-void job_where(struct tail *t, const char *id, const char *client, const char *url) {
-    size_t a = strlen(id) + 1, b = strlen(client) + 1, c = strlen(url) + 1;
-    char *texts = mp_alloc(a + b + c);
-    memcpy(texts, id, a);
-    memcpy(texts + a, client, b);
-    memcpy(texts + a + b, url, c);
-    free(t->prompt_id);
-    t->prompt_id = texts;
-    t->client = texts + a;
-    t->client_url = texts + a + b;
-}
-
 void job_assigned(mp_pool *p, mp_job *j, prompt *pr, mp_time now) {
     struct tail *t = job_tail(j);
     become(p, j, MP_JOB_ASSIGNED);
     j->prompt = pr;
     mp_workflow_unref(t->sent);
     t->sent = mp_workflow_ref(pr->w);
-    job_where(t, pr->id, pr->client->name, pr->client->url);
+    memcpy(t->id, pr->id, sizeof t->id);
+    free(t->real);
+    t->real = NULL;
+    if (t->where != pr->client->called) {
+        called_unref(t->where);
+        t->where = pr->client->called;
+        t->where->refs++;
+    }
     if (!j->profiling) return;
     mp_workflow *w = j->w;
     for (size_t i = 0; j->wishes && i < j->wishes->n_variants; i++)
@@ -409,9 +404,9 @@ double mp_job_priority(const mp_job *j) { return j->priority; }
 const char *mp_job_metadata(const mp_job *j) { return j->metadata; }
 int mp_job_attempts(const mp_job *j) { return j->attempts; }
 mp_time mp_job_queued(const mp_job *j) { return j->queued; }
-const char *mp_job_prompt_id(const mp_job *j) { return j->tail ? j->tail->prompt_id : NULL; }
-const char *mp_job_client(const mp_job *j) { return j->tail ? j->tail->client : NULL; }
-const char *mp_job_client_url(const mp_job *j) { return j->tail ? j->tail->client_url : NULL; }
+const char *mp_job_prompt_id(const mp_job *j) { return !j->tail || !j->tail->where ? NULL : j->tail->real ? j->tail->real : j->tail->id; }
+const char *mp_job_client(const mp_job *j) { return j->tail && j->tail->where ? j->tail->where->name : NULL; }
+const char *mp_job_client_url(const mp_job *j) { return j->tail && j->tail->where ? j->tail->where->url : NULL; }
 const mp_failure *mp_job_failure(const mp_job *j) { return j->tail && j->tail->failure.kind ? &j->tail->failure : NULL; }
 mp_profile *mp_job_profile(const mp_job *j) { return j->profile; }
 size_t mp_job_outputs(const mp_job *j) { return j->tail ? j->tail->n_outputs : 0; }

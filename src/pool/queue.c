@@ -73,6 +73,8 @@ static group *group_of(mp_pool *p, const mp_job *j) {
     group_key key;
     group *g;
     key_of(j, &key);
+    if (key.kind == G_GENERAL && p->general) return p->general;
+    if (key.kind == G_SHAPE && key.s->group) return key.s->group;
     HASH_FIND(hh, p->groups, &key, sizeof key, g);
     if (g) return g;
     g = mp_alloc(sizeof *g);
