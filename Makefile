@@ -13,7 +13,7 @@ PREFIX ?= /usr/local
 CFLAGS ?= -O2 -g
 PKGS   := libuv libwebsockets libcurl libcjson libcrypto zlib
 
-SAN_asan := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+SAN_asan := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -fno-builtin-memcmp
 SAN_tsan := -fsanitize=thread
 # Recipes that need no library may run before set-up; the flags are asked for when first used.
 CPP_PKGS = $(eval CPP_PKGS := $(shell pkg-config --cflags $(PKGS) lua5.4))$(CPP_PKGS)

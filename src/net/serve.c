@@ -22,6 +22,7 @@
 #define MAX_HEAD 16384
 #define MAX_BODY (128u << 20)
 #define KEEP_MS 75000                                 /* an idle connection, as ComfyUI's */
+#define BYE_MS 2000
 
 typedef struct chunk { struct chunk *next; int binary; size_t n; unsigned char p[]; } chunk;
 
@@ -29,9 +30,9 @@ typedef struct chunk { struct chunk *next; int binary; size_t n; unsigned char p
 struct mp_exchange {
     mp_server *server;
     int fd, events, handles, partial;                /* partial: part of a head is there, and only more of it wakes us */
-    int pieces, last, over;                          /* pieces: the body comes in chunks; last: the peer wants no more after it */
-    enum { HEAD, BODY, OWED, REPLY } state;          /* OWED: the handler has it and has not replied */
-    enum { SIZE, EXTENSION, DATA, DATA_END, TRAILER } piece;
+    int pieces, last, over, half;                    /* pieces: the body comes in chunks; last: nothing after it; half: the peer sends no more */
+    enum { HEAD, BODY, OWED, REPLY, BYE } state;     /* OWED: the handler has it and has not replied; BYE: reads what is left, or a reset would overtake the reply */
+    enum { SIZE, EXTENSION, DATA, DATA_CR, DATA_LF, TRAILER } piece;
     uv_poll_t poll;
     uv_timer_t idle;
     mp_serve_request r;                              /* slices of head and body */
@@ -46,7 +47,7 @@ struct mp_peer {
     char *path;
     chunk *first, *last;
     mp_buf message;
-    int open, drop;
+    int adopting, dead, open, drop;                  /* adopting: inside the call that hands it over; dead: it ended there */
     mp_peer *next, **prev;
 };
 
@@ -83,7 +84,7 @@ static void on_accept(uv_poll_t *p, int status, int events) {
     for (int i = 0; i < 64 && !s->closed; i++) {
         int fd = accept4(s->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC), one = 1;
         if (fd < 0) {
-            if (errno == EMFILE || errno == ENFILE) {
+            if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR) {        /* no descriptors, no memory: later */
                 uv_poll_stop(&s->poll);
                 uv_timer_start(&s->rest, on_rested, 200, 0);
             }
@@ -146,7 +147,8 @@ void mp_serve_pause(mp_server *s, int paused) {
     s->paused = paused;
     if (!paused) return;
     while (s->exchanges) drop(s->exchanges);
-    for (const mp_peer *p = s->peers; p; p = p->next) lws_set_timeout(p->wsi, PENDING_TIMEOUT_USER_REASON_BASE, LWS_TO_KILL_ASYNC);
+    for (const mp_peer *p = s->peers; p; p = p->next)
+        if (p->wsi) lws_set_timeout(p->wsi, PENDING_TIMEOUT_USER_REASON_BASE, LWS_TO_KILL_ASYNC);
     lws_cancel_service(s->loop->lws);
 }
 
@@ -179,7 +181,7 @@ void mp_serve_close(mp_server *s) {
     while (s->exchanges) drop(s->exchanges);
     while (s->peers) {
         mp_peer *p = s->peers;
-        kill_wsi(p->wsi);
+        if (p->wsi) kill_wsi(p->wsi);
         if (p->open) s->h.on_gone(s->ud, p);
         peer_free(p);
     }
@@ -257,48 +259,70 @@ static void request_whole(mp_exchange *x) {
     if (x->state == OWED) watch(x, UV_DISCONNECT);
 }
 
-/* Slices the head, which ends in an empty line, each slice ended by a zero byte. -1: it is no request. */
-static int parse_head(mp_exchange *x, mp_str *upgrade) {
+/* What of a head decides how it goes on. */
+typedef struct { int keep, expects, upgrade, connects, key; size_t lengths; } head_facts;
+
+static int is_name(const char *z) {
+    for (; *z; z++)
+        if (*z <= ' ' || *z == 127) return 0;        /* signed: not ASCII */
+    return 1;
+}
+
+/* One line; 0, or -1: two readers could take it for different things (RFC 9112, 6.3). */
+static int header_line(mp_exchange *x, const char *name, mp_str v, head_facts *f) {
     mp_serve_request *r = &x->r;
-    char *z = x->head.p, *line = strstr(z, "\r\n");
+    if (!*name || !is_name(name)) return -1;
+    if (!strcasecmp(name, "content-type")) r->content_type = v;
+    else if (!strcasecmp(name, "host")) r->host = v;
+    else if (!strcasecmp(name, "origin")) r->origin = v;
+    else if (!strcasecmp(name, "range")) r->range = v;
+    else if (!strcasecmp(name, "if-modified-since")) r->since = v;
+    else if (!strcasecmp(name, "upgrade")) f->upgrade = !strcasecmp(v.p, "websocket");
+    else if (!strcasecmp(name, "sec-websocket-key")) f->key = v.n > 0;
+    else if (!strcasecmp(name, "connection")) {
+        f->connects = strcasestr(v.p, "upgrade") != NULL;
+        f->keep = strcasestr(v.p, "close") ? 0 : strcasestr(v.p, "keep-alive") ? 1 : f->keep;
+    } else if (!strcasecmp(name, "expect")) f->expects = !strcasecmp(v.p, "100-continue");
+    else if (!strcasecmp(name, "transfer-encoding")) {
+        if (x->pieces || strcasecmp(v.p, "chunked") != 0) return -1;
+        x->pieces = 1;
+    } else if (!strcasecmp(name, "content-length")) {
+        if (f->lengths++ || !v.n || v.n > 15 || strspn(v.p, "0123456789") != v.n) return -1;
+        x->left = strtoull(v.p, NULL, 10);
+    }
+    return x->pieces && f->lengths ? -1 : 0;
+}
+
+/* Slices the head, which ends in an empty line, each slice ended by a zero byte. -1: it is no request. */
+static int parse_head(mp_exchange *x, head_facts *f) {
+    mp_serve_request *r = &x->r;
+    char *z = x->head.p;
+    if (strlen(z) != x->head.n) return -1;           /* a zero byte: nothing below looks beyond the text */
+    char *line = strstr(z, "\r\n");
     char *target = memchr(z, ' ', (size_t)(line - z)), *version = target ? memchr(target + 1, ' ', (size_t)(line - target - 1)) : NULL;
-    int expects = 0, keep;
-    memset(r, 0, sizeof *r);
-    if (strlen(z) != x->head.n || !version || strncmp(version + 1, "HTTP/1.", 7) != 0 || version + 9 != line) return -1;
-    keep = version[8] != '0';
-    *target++ = *version = 0;
-    if (*target != '/' && strcmp(target, "*") != 0) return -1;
+    if (!version || strncmp(version + 1, "HTTP/1.", 7) != 0 || version + 9 != line) return -1;
+    f->keep = version[8] != '0';
+    *target++ = *version = *line = 0;
+    if (strncasecmp(target, "http://", 7) == 0) target += 7 + strcspn(target + 7, "/");     /* as a proxy is asked */
+    if ((*target != '/' && strcmp(target, "*") != 0) || !is_name(z)) return -1;
     r->method = mp_str_of(z);
     r->path = mp_str_of(target);
     x->left = 0;
     x->pieces = x->over = 0;
-    for (char *next; (line += 2)[0] != '\r'; line = next) {
+    for (char *next; strncmp(line += 2, "\r\n", 2) != 0; line = next) {
         next = strstr(line, "\r\n");
         char *colon = memchr(line, ':', (size_t)(next - line)), *value = colon, *end = next;
-        if (!colon || colon == line) return -1;
+        if (!colon) return -1;
         value++;
         while (*value == ' ' || *value == '\t') value++;
         while (end > value && (end[-1] == ' ' || end[-1] == '\t')) end--;
         *colon = *end = 0;
-        mp_str v = mp_str_make(value, (size_t)(end - value));
-        if (!strcasecmp(line, "content-type")) r->content_type = v;
-        else if (!strcasecmp(line, "host")) r->host = v;
-        else if (!strcasecmp(line, "origin")) r->origin = v;
-        else if (!strcasecmp(line, "range")) r->range = v;
-        else if (!strcasecmp(line, "if-modified-since")) r->since = v;
-        else if (!strcasecmp(line, "upgrade")) *upgrade = v;
-        else if (!strcasecmp(line, "connection")) keep = strcasestr(value, "close") ? 0 : strcasestr(value, "keep-alive") ? 1 : keep;
-        else if (!strcasecmp(line, "expect")) expects = !strcasecmp(value, "100-continue");
-        else if (!strcasecmp(line, "transfer-encoding")) x->pieces = !strcasecmp(value, "chunked");
-        else if (!strcasecmp(line, "content-length")) {
-            if (!v.n || v.n > 15 || strspn(value, "0123456789") != v.n) return -1;
-            x->left = strtoull(value, NULL, 10);
-        }
+        if (header_line(x, line, mp_str_make(value, (size_t)(end - value)), f) != 0) return -1;
     }
-    if (x->pieces) { x->left = 0; x->piece = SIZE; }
-    x->last = !keep;
-    if (expects && (x->left || x->pieces) && send(x->fd, "HTTP/1.1 100 Continue\r\n\r\n", 25, MSG_NOSIGNAL) < 0) return -1;
-    return 0;
+    x->piece = SIZE;
+    x->sent = 0;
+    x->last = !f->keep;
+    return f->expects && (x->left || x->pieces) && send(x->fd, "HTTP/1.1 100 Continue\r\n\r\n", 25, MSG_NOSIGNAL) < 0 ? -1 : 0;
 }
 
 /* The socket becomes libwebsockets', which finds the request in it. */
@@ -319,33 +343,43 @@ static void hand_over(mp_exchange *x) {
     d.opaque = p;
     x->fd = -1;
     drop(x);
-    if (!(p->wsi = lws_adopt_descriptor_vhost_via_info(&d))) peer_free(p);       /* it closes the socket itself when it cannot */
+    p->adopting = 1;
+    p->wsi = lws_adopt_descriptor_vhost_via_info(&d);            /* closes the socket itself when it cannot */
+    p->adopting = 0;
+    if (p->dead) peer_free(p);                       /* else, without a wsi, it may still be told of its end: it waits for that, or for the server's */
+}
+
+/* A head was taken from the socket and is turned down: 1, there may be another. */
+static int turn_down(mp_exchange *x, int status, const char *text) {
+    x->last |= status == 400 || x->left || x->pieces;
+    answer(x, status, text);
+    return x->state == HEAD;
 }
 
 /* Steps of reading return 1 when they got on and the next may be tried at once. */
 static int read_head(mp_exchange *x) {
     char z[MAX_HEAD];
-    mp_str upgrade = { 0 };
+    head_facts f = { 0 };
     ssize_t n = recv(x->fd, z, sizeof z, MSG_PEEK);
     int one = 1, more = (int)n + 1;
     if (n <= 0) { if (n == 0 || errno != EAGAIN) drop(x); return 0; }
+    if (n >= 2 && z[0] == '\r' && z[1] == '\n') return recv(x->fd, z, 2, 0) == 2;   /* an empty line before it (RFC 9112, 2.2) */
     const char *end = memmem(z, (size_t)n, "\r\n\r\n", 4);
     if (!end && n < MAX_HEAD) { x->partial = 1; setsockopt(x->fd, SOL_SOCKET, SO_RCVLOWAT, &more, sizeof more); return 0; }
     if (x->partial) { x->partial = 0; setsockopt(x->fd, SOL_SOCKET, SO_RCVLOWAT, &one, sizeof one); }
     uv_timer_stop(&x->idle);
     mp_buf_clear(&x->head);
     mp_buf_add(&x->head, z, end ? (size_t)(end - z) + 4 : (size_t)n);
-    int bad = !end || parse_head(x, &upgrade) != 0;
-    if (!bad && upgrade.n && !strcasecmp(upgrade.p, "websocket")) {
+    memset(&x->r, 0, sizeof x->r);
+    int bad = !end || parse_head(x, &f) != 0;
+    if (!bad && f.upgrade && f.connects && f.key && mp_str_is(x->r.method, "GET") && !x->left && !x->pieces) {
         int status = x->server->h.refuse ? x->server->h.refuse(x->server->ud, mp_str_make(x->r.path.p, strcspn(x->r.path.p, "?")), x->r.host, x->r.origin) : 0;
         if (!status) { hand_over(x); return 0; }
-        recv(x->fd, z, x->head.n, 0);
-        answer(x, status, status == 403 ? "" : "404: Not Found");
-        return 0;
+        if (status > 0) { recv(x->fd, z, x->head.n, 0); return turn_down(x, status, ""); }
     }
     recv(x->fd, z, x->head.n, 0);
-    if (bad) { x->last = 1; answer(x, 400, "Bad Request"); return 0; }
-    if (!x->left && !x->pieces) { request_whole(x); return 0; }
+    if (bad) return turn_down(x, 400, "Bad Request");
+    if (!x->left && !x->pieces) { request_whole(x); return x->state == HEAD; }
     x->state = BODY;
     return 1;
 }
@@ -364,22 +398,29 @@ static ssize_t take_pieces(mp_exchange *x, const char *z, size_t n, int *whole) 
             size_t k = n - i < x->left ? n - i : x->left;
             body_add(x, z + i, k);
             i += k;
-            if (!(x->left -= k)) x->piece = DATA_END;
+            if (!(x->left -= k)) x->piece = DATA_CR;
             continue;
         }
         i++;
         switch (x->piece) {
-        case SIZE: {
+        case SIZE: {                                 /* x->sent: digits so far */
             int digit = c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
-            if (digit >= 0 && x->left < MAX_BODY) { x->left = x->left << 4 | (size_t)digit; break; }
-            if (c != '\r' && c != ';' && c != '\n') return -1;
+            if (digit >= 0 && x->left < MAX_BODY) { x->left = x->left << 4 | (size_t)digit; x->sent++; break; }
+            if (!x->sent || (c != '\r' && c != ';' && c != ' ' && c != '\t')) return -1;
             x->piece = EXTENSION;
-        } /* fall through */
+            break;
+        }
         case EXTENSION:
             if (c == '\n') { x->piece = x->left ? DATA : TRAILER; x->sent = 0; }
             break;
-        case DATA_END:
-            if (c == '\n') x->piece = SIZE;
+        case DATA_CR:
+            if (c != '\r') return -1;
+            x->piece = DATA_LF;
+            break;
+        case DATA_LF:
+            if (c != '\n') return -1;
+            x->piece = SIZE;
+            x->sent = 0;
             break;
         default:                                     /* lines after the last chunk; x->sent: characters of this one */
             if (c == '\n') { *whole = x->sent == 0; x->sent = 0; }
@@ -397,38 +438,52 @@ static int read_body(mp_exchange *x) {
     if (x->pieces) {
         ssize_t used = take_pieces(x, z, (size_t)n, &whole);
         recv(x->fd, z, (size_t)(used < 0 ? n : used), 0);
-        if (used < 0) { x->last = 1; answer(x, 400, "Bad Request"); return 0; }
+        if (used < 0) return turn_down(x, 400, "Bad Request");
     } else {
         body_add(x, z, (size_t)n);
         whole = !(x->left -= (size_t)n);
     }
     if (whole) request_whole(x);
-    return !whole;
+    return x->state <= BODY;
 }
 
 static void write_reply(mp_exchange *x) {
     while (x->sent < x->reply.n) {
         ssize_t n = send(x->fd, x->reply.p + x->sent, x->reply.n - x->sent, MSG_NOSIGNAL);
         if (n < 0 && errno != EAGAIN) { drop(x); return; }
-        if (n < 0) { watch(x, UV_WRITABLE | UV_DISCONNECT); return; }
+        if (n < 0) { watch(x, x->half ? UV_WRITABLE : UV_WRITABLE | UV_DISCONNECT); return; }
         x->sent += (size_t)n;
     }
-    if (x->last) { shutdown(x->fd, SHUT_WR); drop(x); return; }
     mp_buf_free(&x->body);
     mp_buf_free(&x->reply);
-    x->state = HEAD;
-    uv_timer_start(&x->idle, on_idle, KEEP_MS, 0);
+    x->state = x->last ? BYE : HEAD;
+    if (x->last) shutdown(x->fd, SHUT_WR);
+    uv_timer_start(&x->idle, on_idle, x->last ? BYE_MS : KEEP_MS, 0);
     watch(x, UV_READABLE | UV_DISCONNECT);
 }
 
-/* At most two steps at a time, so that one talkative peer does not hold up the others; all there is when the peer has gone. */
+static void read_rest(mp_exchange *x) {
+    char z[65536];
+    ssize_t n;
+    do n = recv(x->fd, z, sizeof z, 0);
+    while (n > 0 && x->half);
+    if (n == 0 || (n < 0 && errno != EAGAIN)) drop(x);
+}
+
+/* At most two steps at a time, so that one talkative peer does not hold up the others; when the peer sends no more, all that is
+ * there. A reply that is on its way is still sent then; one that is owed is not, as ComfyUI's. */
 static void on_io(uv_poll_t *p, int status, int events) {
     mp_exchange *x = p->data;
+    int gone = events & UV_DISCONNECT;
     if (status < 0) { drop(x); return; }
+    x->half |= gone != 0;
     if (x->state == REPLY && events & UV_WRITABLE) write_reply(x);
+    else if (x->state == BYE && events & UV_READABLE) read_rest(x);
     else if (events & UV_READABLE)
-        for (int i = 0, on = 1; on && x->fd >= 0 && x->state < OWED && (i < 2 || events & UV_DISCONNECT); i++) on = x->state == HEAD ? read_head(x) : read_body(x);
-    if (events & UV_DISCONNECT) drop(x);
+        for (int i = 0, on = 1; on && x->fd >= 0 && x->state < OWED && (i < 2 || gone); i++) on = x->state == HEAD ? read_head(x) : read_body(x);
+    if (!gone || x->fd < 0) return;
+    if (x->state == REPLY) { x->last = 1; watch(x, UV_WRITABLE); }
+    else drop(x);
 }
 
 static const char *reason_of(int status) {
@@ -514,10 +569,11 @@ int serve_callback(struct lws *wsi, enum lws_callback_reasons why, void *user, v
         return 0;
     case LWS_CALLBACK_RECEIVE: on_ws_receive(wsi, p, in, len); return 0;
     case LWS_CALLBACK_SERVER_WRITEABLE: return on_ws_writable(wsi, p);
-    case LWS_CALLBACK_WSI_DESTROY:                   /* also of one that never opened; not of one that was not adopted */
+    case LWS_CALLBACK_WSI_DESTROY:                   /* also of one that never opened */
         lws_set_opaque_user_data(wsi, NULL);
         if (p->open) p->server->h.on_gone(p->server->ud, p);
-        if (p->wsi) peer_free(p);
+        if (p->adopting) p->dead = 1;
+        else peer_free(p);
         return 0;
     default: return lws_callback_http_dummy(wsi, why, user, in, len);
     }

@@ -14,7 +14,7 @@ typedef struct mp_serve_handler {
     /* Reply now or later, once, by mp_serve_reply; until on_request_gone (the peer hung up: no reply any more). */
     void (*on_request)(void *ud, mp_exchange *x, const mp_serve_request *r);
     void (*on_request_gone)(void *ud, mp_exchange *x);
-    int (*refuse)(void *ud, mp_str path, mp_str host, mp_str origin);    /* of an upgrade: 0 take it, else the status to answer; NULL: take all */
+    int (*refuse)(void *ud, mp_str path, mp_str host, mp_str origin);    /* of an upgrade: 0 take it; above 0 the status to answer; -1: no WebSocket is there, it is a request like others; NULL: take all */
     void (*on_open)(void *ud, mp_peer *p, mp_str path);
     void (*on_text)(void *ud, mp_peer *p, mp_str text);
     void (*on_gone)(void *ud, mp_peer *p);           /* p is gone after it */

@@ -163,7 +163,7 @@ static void in(mp_sim_server *s, int what, uint64_t tag, mp_str text) {
 
 static int refuse(void *ud, mp_str path, mp_str host, mp_str origin) {
     (void)ud;
-    if (!mp_str_is(path, "/ws") && !mp_str_is(path, "/api/ws")) return 404;
+    if (!mp_str_is(path, "/ws") && !mp_str_is(path, "/api/ws")) return -1;
     return mp_sim_origin_ok(host, origin) ? 0 : 403;
 }
 
@@ -219,7 +219,7 @@ void mp_sim_server_close(mp_sim_server *s) {
     while (s->first) {
         held *h = s->first;
         s->first = h->next;
-        if (h->out) free(h->o.body);
+        if (h->out) { free(h->o.body); free(h->o.headers); }
         held_free(h);
     }
     while (s->links) link_drop(s, s->links);

@@ -26,7 +26,7 @@ static void *allocate(void *ud, void *p, size_t old, size_t size) {
 }
 
 static jmp_buf after_panic;
-static int panics, warned;
+static int panics, warned, hit;
 static int on_panic(lua_State *L) { (void)L; panics++; longjmp(after_panic, 1); }
 static void on_warning(void *ud, const char *text, int more) { (void)ud; (void)more; warned += strcmp(text, "for the host") == 0; }
 static void on_log(void *ud, int level, const char *line) { (void)level; (void)line; ++*(int *)ud; }
@@ -82,6 +82,7 @@ static long live(long fail_at) {
         if (!setjmp(after_panic)) lua_error(L);      /* unprotected: the host's panic function, as in any Lua */
         if (panics != 1) return fprintf(stderr, "the panic function was not called\n"), -1;
     }
+    hit += a.failed > 0;
     if (setjmp(after_panic)) return fprintf(stderr, "allocation %ld: a panic at the end\n", fail_at), -1;
     lua_close(L);
     if (a.bytes) return fprintf(stderr, "allocation %ld: %zu bytes were not given back\n", fail_at, a.bytes), -1;
@@ -94,6 +95,8 @@ int main(int argc, char **argv) {
     if (places < 0) return 1;
     for (long at = from; every && at <= places; at += every, tried++)
         if (live(at) < 0) return 1;
-    printf("%ld of %ld places failed one at a time: no panic, nothing stuck, all given back\n", tried, places);
+    if (strcmp(moonpool_version(), MOONPOOL_VERSION) != 0) return fprintf(stderr, "the library is version %s, its header %s\n", moonpool_version(), MOONPOOL_VERSION), 1;
+    if (hit < tried - tried / 20) return fprintf(stderr, "only %d of %ld places were reached\n", hit, tried), 1;
+    printf("%d of %ld places failed one at a time: no panic, nothing stuck, all given back\n", hit, places);
     return 0;
 }
