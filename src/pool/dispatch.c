@@ -147,7 +147,9 @@ static seed *known_seed(struct tail *t, const seed *wanted) {
 
 /* Every -1 gets a number, drawn once per job and kept for its retries. 0..2^50, as the web frontend draws them. */
 static mp_workflow *fill_seeds(mp_pool *p, mp_job *j, mp_workflow *w) {
-    open_seeds s = { .w = w, .n = 0 };
+    open_seeds s;                                    /* not cleared: 64 of them for every prompt */
+    s.w = w;
+    s.n = 0;
     mp_workflow_open_seeds(w, note_seed, &s);
     if (!s.n) return w;
     struct tail *t = job_tail(j);

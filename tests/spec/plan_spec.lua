@@ -165,7 +165,8 @@ describe("moonpool plan", function()
 
   it("says what is wrong, with exit code 2", function()
     local cases = {
-      [""] = "%-%-log FILE .* or %-%-service TIME", ["--service 1x --batch 1"] = "duration", ["--service 1s"] = "%-%-rate JOBS_PER_HOUR, %-%-batch JOBS or %-%-trace FILE", ["--service 1s --batch 5 --clients none"] = "clients",
+      [""] = "%-%-log FILE .* or %-%-service TIME", ["--service 1x --batch 1"] = "duration",
+      ["--service 1s"] = "%-%-rate JOBS_PER_HOUR, %-%-batch JOBS or %-%-trace FILE", ["--service 1s --batch 5 --clients none"] = "clients",
       ["--log /nowhere --batch 5"] = "/nowhere: No such file", ["--service 1s --rate 0"] = "%-%-rate: a number above 0",
       ["--service 1s --batch 5 --policy nobody"] = "nobody", ["--service 1s --trace /nowhere"] = "/nowhere", ["--service 1s --batch 5 --clients 20000"] = "clients",
       ["--service 1s --batch 5 --jobs 3"] = "without %-%-jobs", ["--service 1s --batch 5 --rate 3"] = "one of", ["--service 1s --batch 5 --clients 2.5"] = "list of their speeds",

@@ -100,6 +100,7 @@ describe("the HTTP server of a sim", function()
     for _, part in ipairs { "Sec%-WebSocket%-Key: [^\\]*\\r\\n", "Connection: Upgrade\\r\\n", "Upgrade: websocket\\r\\n" } do
       assert.matches("^400 No WebSocket UPGRADE hdr", raw("> " .. ws:format("d"):gsub(part, "", 1), "="), part)
     end
-    assert.matches("^405.*\n" .. IDLE:gsub("%p", "%%%0"), raw("> POST /ws HTTP/1.1\\r\\nHost: x\\r\\nUpgrade: websocket\\r\\nConnection: upgrade\\r\\nSec-WebSocket-Key: x\\r\\nContent-Length: 2\\r\\n\\r\\n{}" .. PROMPT, "=", "="))
+    assert.matches("^405.*\n" .. IDLE:gsub("%p", "%%%0"),
+      raw("> POST /ws HTTP/1.1\\r\\nHost: x\\r\\nUpgrade: websocket\\r\\nConnection: upgrade\\r\\nSec-WebSocket-Key: x\\r\\nContent-Length: 2\\r\\n\\r\\n{}" .. PROMPT, "=", "="))
   end)
 end)
