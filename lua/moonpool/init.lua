@@ -778,7 +778,12 @@ end
 function Pool:on(name, fn)
   if type(fn) ~= "function" then error("pool:on: a function expected, got " .. type(fn), 2) end
   if type(name) ~= "string" then error("pool:on: the name of an event expected, got " .. type(name), 2) end
-  if (name:find "^job:" or name:find "^pool:") and not known_events[name] then error("pool:on: there is no event '" .. name .. "'", 2) end
+  if (name:find "^job:" or name:find "^pool:") and not known_events[name] then
+    local names = {}
+    for known in pairs(known_events) do names[#names + 1] = known end
+    table.sort(names)
+    error("pool:on: there is no event '" .. name .. "'" .. select(2, require "moonpool.near"(name, names)), 2)
+  end
   local st = self:_state()
   st.on[name] = st.on[name] or {}
   table.insert(st.on[name], fn)

@@ -531,7 +531,7 @@ static int on_ws_writable(struct lws *wsi, mp_peer *p) {
     return p->drop ? -1 : 0;
 }
 
-void mp_peer_send(mp_peer *p, int binary, const void *data, size_t n) {
+void mp_peer_send(mp_peer *p, int binary, const void *data, size_t n, int at_once) {
     chunk *c = mp_alloc(sizeof *c + LWS_PRE + n);
     c->binary = binary;
     c->n = n;
@@ -539,8 +539,8 @@ void mp_peer_send(mp_peer *p, int binary, const void *data, size_t n) {
     if (p->first) p->last->next = c;
     else p->first = c;
     p->last = c;
-    if (c != p->first || lws_partial_buffered(p->wsi)) return;
-    if (on_ws_writable(p->wsi, p) != 0) mp_peer_drop(p);
+    if (!at_once || c != p->first || lws_partial_buffered(p->wsi)) lws_callback_on_writable(p->wsi);
+    else if (on_ws_writable(p->wsi, p) != 0) mp_peer_drop(p);
 }
 
 void mp_peer_drop(mp_peer *p) {

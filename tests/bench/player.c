@@ -32,7 +32,7 @@ static void play(mp_peer *p, const char *id) {
             mp_buf_add(&b, z, at ? (size_t)(at - z) : strlen(z));
             if (at) mp_buf_puts(&b, id);
         }
-        mp_peer_send(p, 0, b.p, b.n);
+        mp_peer_send(p, 0, b.p, b.n, 0);
     }
     mp_buf_free(&b);
 }
@@ -60,7 +60,7 @@ static void on_open(void *ud, mp_peer *p, mp_str path) {
     static const char hello[] = "{\"type\": \"status\", \"data\": {\"status\": {\"exec_info\": {\"queue_remaining\": 0}}, \"sid\": \"x\"}}";
     (void)path;
     peers[(size_t)(uintptr_t)ud] = p;
-    mp_peer_send(p, 0, hello, sizeof hello - 1);
+    mp_peer_send(p, 0, hello, sizeof hello - 1, 0);
 }
 static void on_gone(void *ud, mp_peer *p) {
     if (peers[(size_t)(uintptr_t)ud] == p) peers[(size_t)(uintptr_t)ud] = NULL;
