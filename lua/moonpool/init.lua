@@ -780,7 +780,7 @@ function Pool:on(name, fn)
   if type(name) ~= "string" then error("pool:on: the name of an event expected, got " .. type(name), 2) end
   if (name:find "^job:" or name:find "^pool:") and not known_events[name] then
     local names = {}
-    for known in pairs(known_events) do names[#names + 1] = known end
+    for event in pairs(known_events) do names[#names + 1] = event end
     table.sort(names)
     error("pool:on: there is no event '" .. name .. "'" .. select(2, require "moonpool.near"(name, names)), 2)
   end

@@ -30,8 +30,12 @@ function M.tell_unheard()
   return M.failed or 0
 end
 
+-- Without memory for the list the task is found by what it says of itself: a wait whose end was lost would never end.
+local missed = false
 local function make_ready(task)
+  task.awake, missed = true, true
   ready[#ready + 1] = task
+  missed = false
   core.wake()
 end
 
@@ -54,7 +58,8 @@ local function finish(task, ok, ...)
 end
 
 local function resume(task)
-  if task.done then return end
+  if task.done or not task.awake then return end
+  task.awake = false
   if task.args and task.canceled then return finish(task, false, task.canceled) end
   local function after(ok, ...)
     if not ok or coroutine.status(task.co) == "dead" then finish(task, ok, ...) end
@@ -69,6 +74,14 @@ local function resume(task)
 end
 
 core.on_turn(function()
+  if missed then
+    local awake = {}
+    for _, task in pairs(by_coroutine) do
+      if task.awake then awake[#awake + 1] = task end
+    end
+    missed = false
+    for _, task in ipairs(awake) do resume(task) end
+  end
   while #ready > 0 do
     local now = ready
     ready = {}
@@ -82,7 +95,7 @@ end)
 -- error with its own traceback. An error nobody has waited for by the end of the script is logged.
 function M.spawn(fn, ...)
   if type(fn) ~= "function" then error("spawn: a function expected, got " .. type(fn), 2) end
-  local task = setmetatable({ co = coroutine.create(fn), args = table.pack(...), waiters = {}, done = false }, Task)
+  local task = setmetatable({ co = coroutine.create(fn), args = table.pack(...), waiters = {}, done = false, awake = false }, Task)
   by_coroutine[task.co] = task
   alive = alive + 1
   make_ready(task)
@@ -101,9 +114,10 @@ function M.await(start, timeout_ms, waits_for)
   local finished, values, timer, blocked = false, nil, nil, false
   local function done(...)
     if finished then return end
-    finished, values = true, table.pack(...)
+    finished = true                                          -- before anything that needs memory
     if timer then timer:cancel() end
     if blocked then make_ready(task) end
+    values = table.pack(...)
   end
   if task and task.canceled then error(task.canceled, 0) end
   local cancel = start(done)
@@ -131,6 +145,7 @@ function M.await(start, timeout_ms, waits_for)
       end
     end
   end
+  if not values then error("not enough memory", 0) end
   return table.unpack(values, 1, values.n)
 end
 

@@ -7,9 +7,11 @@
 #include <lua.h>
 #include <lualib.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct { size_t bytes, most; long calls, fail_at, failed; } account;
 
@@ -23,6 +25,14 @@ static void *allocate(void *ud, void *p, size_t old, size_t size) {
     if (q) a->bytes += size - old;
     if (a->bytes > a->most) a->most = a->bytes;
     return q;
+}
+
+static long at_place;
+static void no_end(int signal) {
+    char words[80];
+    int n = snprintf(words, sizeof words, "allocation %ld: a wait without end\n", at_place);
+    if (signal && write(2, words, (size_t)n) > 0) _exit(1);
+    _exit(1);
 }
 
 static jmp_buf after_panic;
@@ -43,6 +53,11 @@ static const char script[] =
     "  ['4'] = { class_type = 'SaveImage', inputs = { images = { '3', 0 }, filename_prefix = 'x' } } })\n"
     "moonpool.spawn(function() for r in pool:results() do local o = r.outputs[1] end end)\n"
     "for i = 1, 2 do pool:submit(w, { metadata = { i = i } }) end\n";
+
+static int shut_down(lua_State *L) {
+    if (luaL_dostring(L, "if pool then pool:shutdown { timeout_ms = 50 } end")) return lua_error(L);
+    return 0;
+}
 
 static int run(lua_State *L) {
     luaL_openlibs(L);
@@ -65,12 +80,21 @@ static long live(long fail_at) {
     if (setjmp(after_panic)) return fprintf(stderr, "allocation %ld: a panic\n", fail_at), -1;
     lua_pushcfunction(L, run);
     int rc = lua_pcall(L, 0, 0, 0);
+    at_place = fail_at;
+    alarm(60);                                       /* a wait that never ends ends the program */
     if (rc && !a.failed) return fprintf(stderr, "the script: %s\n", lua_tostring(L, -1)), -1;
     moonpool *m = moonpool_of(L);
     if (m) moonpool_on_log(m, on_log, &lines);
     while (!rc && m && moonpool_unfinished(m) && ++steps < 20000) moonpool_step(m, 10);
     if (steps >= 20000) return fprintf(stderr, "allocation %ld: %zu jobs are stuck\n", fail_at, moonpool_unfinished(m)), -1;
     volatile long places = a.calls;
+    a.fail_at = fail_at ? a.calls + fail_at % 400 : 1000000000;   /* once more, in the middle of a wait: of a shutdown in a protected call */
+    int reached = a.failed > 0;
+    a.failed = 0;
+    lua_settop(L, 0);
+    lua_pushcfunction(L, shut_down);
+    lua_pcall(L, 0, 0, 0);
+    lua_settop(L, 0);
     a.fail_at = 1000000000;
     if (!fail_at) {
         lua_warning(L, "for the host", 0);
@@ -82,7 +106,7 @@ static long live(long fail_at) {
         if (!setjmp(after_panic)) lua_error(L);      /* unprotected: the host's panic function, as in any Lua */
         if (panics != 1) return fprintf(stderr, "the panic function was not called\n"), -1;
     }
-    hit += a.failed > 0;
+    hit += reached;
     if (setjmp(after_panic)) return fprintf(stderr, "allocation %ld: a panic at the end\n", fail_at), -1;
     lua_close(L);
     if (a.bytes) return fprintf(stderr, "allocation %ld: %zu bytes were not given back\n", fail_at, a.bytes), -1;
@@ -91,6 +115,7 @@ static long live(long fail_at) {
 }
 
 int main(int argc, char **argv) {
+    signal(SIGALRM, no_end);
     long every = argc > 1 ? atol(argv[1]) : 0, from = argc > 2 ? atol(argv[2]) : 1, tried = 0, places = live(0);
     if (places < 0) return 1;
     for (long at = from; every && at <= places; at += every, tried++)
