@@ -4,8 +4,6 @@
 
 static size_t *place(const mp_heap *h, void *x) { return (size_t *)((char *)x + h->offset); }
 
-static inline int before(const mp_heap_entry *a, const mp_heap_entry *b) { return a->first != b->first ? a->first < b->first : a->then < b->then; }
-
 void mp_heap_init(mp_heap *h, size_t offset) {
     memset(h, 0, sizeof *h);
     h->offset = offset;
@@ -26,7 +24,7 @@ static void put(mp_heap *h, size_t i, mp_heap_entry e) {
 
 static size_t up(mp_heap *h, size_t i) {
     mp_heap_entry e = h->v[i];
-    for (; i > 0 && before(&e, &h->v[(i - 1) / WAYS]); i = (i - 1) / WAYS) put(h, i, h->v[(i - 1) / WAYS]);
+    for (; i > 0 && mp_heap_before(&e, &h->v[(i - 1) / WAYS]); i = (i - 1) / WAYS) put(h, i, h->v[(i - 1) / WAYS]);
     put(h, i, e);
     return i;
 }
@@ -37,8 +35,8 @@ static void down(mp_heap *h, size_t i) {
         size_t first = WAYS * i + 1, end = first + WAYS < h->n ? first + WAYS : h->n, best = first;
         if (first >= h->n) break;
         for (size_t c = first + 1; c < end; c++)
-            if (before(&h->v[c], &h->v[best])) best = c;
-        if (!before(&h->v[best], &e)) break;
+            if (mp_heap_before(&h->v[c], &h->v[best])) best = c;
+        if (!mp_heap_before(&h->v[best], &e)) break;
         put(h, i, h->v[best]);
         i = best;
     }

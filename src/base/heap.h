@@ -17,6 +17,7 @@ void mp_heap_init(mp_heap *h, size_t offset);
 void mp_heap_close(mp_heap *h);                      /* elements stay the owner's */
 /* The smallest `first` comes out first; among equals the smallest `then`. Pairs must differ. */
 void mp_heap_push(mp_heap *h, void *x, int64_t first, uint64_t then);
+static inline int mp_heap_before(const mp_heap_entry *a, const mp_heap_entry *b) { return a->first != b->first ? a->first < b->first : a->then < b->then; }
 static inline void *mp_heap_top(const mp_heap *h) { return h->n ? h->v[0].x : NULL; }
 void *mp_heap_pop(mp_heap *h);                       /* NULL when empty */
 void mp_heap_remove(mp_heap *h, void *x);            /* x must be in this heap */

@@ -19,8 +19,6 @@ void mp_line_close(mp_line *l) {
     l->top.x = NULL;
 }
 
-static int before(const mp_heap_entry *a, const mp_heap_entry *b) { return a->first != b->first ? a->first < b->first : a->then < b->then; }
-
 static void find_top(mp_line *l) {
     l->top.x = NULL;
     if (l->late.n) l->top = l->late.v[0];
@@ -28,7 +26,7 @@ static void find_top(mp_line *l) {
         const mp_row *r = &l->rows[i];
         if (!r->n) continue;
         mp_heap_entry e = { r->first, r->then, r->x };
-        if (!l->top.x || before(&e, &l->top)) l->top = e;
+        if (!l->top.x || mp_heap_before(&e, &l->top)) l->top = e;
     }
 }
 
@@ -73,7 +71,7 @@ void mp_line_push(mp_line *l, void *x, int64_t first, uint64_t then) {
     }
     l->n++;
     mp_heap_entry e = { first, then, x };
-    if (!l->top.x || before(&e, &l->top)) l->top = e;
+    if (!l->top.x || mp_heap_before(&e, &l->top)) l->top = e;
 }
 
 static void leave_row(mp_row *r, uint64_t then) {

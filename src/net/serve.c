@@ -5,13 +5,12 @@
  * An upgrade is left there, unread, and the socket handed over; what a peer pipelines waits there for its turn.
  *
  * Traps of the library cured here: its own listeners cannot be closed one by one and share ports silently, so we own the
- * listening socket and accept ourselves; it may be told to write at any time but says so only in its callback: a message
- * that finds nothing before it is written at once. */
+ * listening socket and accept ourselves; its callback says when to write, a turn of the loop later: a message that may not
+ * wait, and finds nothing before it, is written where it is sent. */
 #include "net/serve.h"
 #include "base/buf.h"
 #include "net/inside.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
