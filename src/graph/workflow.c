@@ -28,19 +28,24 @@ typedef struct {
     char hash[MP_DIGEST_HEX];
 } base_t;
 
-typedef struct { uint32_t node; int32_t input; char *name; char *value; } change;   /* input -1: a new one called name */
+/* A changed input: `n` bytes at `at` of the overlay's text stand for `old` bytes at `place` of the base's. An input that the base does
+ * not have (input -1) brings its name, which follows its value. */
+typedef struct { uint32_t node; int32_t input; uint32_t at, n, n_name, place, old; } change;
 typedef struct { char *alias, *id; } output;
 typedef struct { int32_t node; char *input; mp_file *file; } attachment;
 
 struct mp_workflow {
     uint32_t refs;
     uint16_t n_changes, n_outputs, n_attachments, n_bypassed;
+    uint32_t n_text;
     base_t *base;
-    change *changes;
+    change *changes;                                 /* by place; their text behind them in the same block of exact size: jobs hold
+                                                        these by the hundred thousand, and cold memory is read line by line */
     output *outputs;
     attachment *attachments;
     mp_bypass *bypassed;
     char *hash;                                      /* NULL: not known yet, or the base's (see same_hash) */
+    uint32_t n_open;                                 /* seeds that are -1 */
     int same_hash;                                   /* no change so far matters to the hash */
 };
 
@@ -62,6 +67,8 @@ static size_t names_size(const mp_json *root) {
     }
     return n;
 }
+
+static int is_seed(mp_str input) { return mp_str_is(input, "seed") || mp_str_is(input, "noise_seed"); }
 
 /* Offsets go into .p while the text still moves; fixed up to pointers by the caller. */
 static mp_str span(size_t from, size_t to) { return mp_str_make((const char *)(uintptr_t)from, to - from); }
@@ -92,7 +99,7 @@ static void add_node(base_t *b, mp_buf *t, char **names, const mp_json *c, size_
         mp_json_write(t, v);
         in->value = span(from, t->n);
         in->is_link = mp_json_type(v) == MP_JSON_ARRAY && mp_json_count(v) == 2;
-        if (mp_str_is(in->name, "seed") || mp_str_is(in->name, "noise_seed")) {
+        if (is_seed(in->name)) {
             b->seeds = mp_realloc(b->seeds, (b->n_seeds + 1) * sizeof *b->seeds);
             b->seeds[b->n_seeds++] = (seed_input){ (uint32_t)k, (int32_t)(in - n->inputs), mp_str_is(mp_str_make(t->p + from, t->n - from), "-1"), in->name };
         }
@@ -173,6 +180,7 @@ mp_workflow *mp_workflow_parse(const char *p, size_t n, mp_err *e) {
         w->refs = 1;
         w->same_hash = 1;
         w->base = base_new(root);
+        for (size_t i = 0; i < w->base->n_seeds; i++) w->n_open += w->base->seeds[i].open != 0;
     }
     mp_json_free(root);
     return w;
@@ -192,10 +200,6 @@ mp_workflow *mp_workflow_ref(mp_workflow *w) { w->refs++; return w; }
 
 void mp_workflow_unref(mp_workflow *w) {
     if (!w || --w->refs) return;
-    for (size_t i = 0; i < w->n_changes; i++) {
-        free(w->changes[i].name);
-        free(w->changes[i].value);
-    }
     for (size_t i = 0; i < w->n_outputs; i++) {
         free(w->outputs[i].alias);
         free(w->outputs[i].id);
@@ -217,19 +221,19 @@ void mp_workflow_unref(mp_workflow *w) {
     free(w);
 }
 
+static size_t block_size(const mp_workflow *w) { return w->n_changes * sizeof *w->changes + w->n_text; }
+static char *text_of(const mp_workflow *w) { return (char *)(w->changes + w->n_changes); }
+static mp_str value_of(const mp_workflow *w, const change *c) { return mp_str_make(text_of(w) + c->at, c->n); }
+static mp_str name_of(const mp_workflow *w, const change *c) { return mp_str_make(text_of(w) + c->at + c->n, c->n_name); }
+
 mp_workflow *mp_workflow_clone(const mp_workflow *w) {
     mp_workflow *c = mp_alloc(sizeof *c);
     *c = *w;
     c->refs = 1;
     c->base->refs++;
     c->hash = mp_strdup(w->hash);
-    c->changes = w->n_changes ? mp_alloc(w->n_changes * sizeof *c->changes) : NULL;
+    c->changes = w->n_changes ? memcpy(mp_alloc(block_size(w)), w->changes, block_size(w)) : NULL;
     c->outputs = w->n_outputs ? mp_alloc(w->n_outputs * sizeof *c->outputs) : NULL;
-    for (size_t i = 0; i < w->n_changes; i++) {
-        c->changes[i] = w->changes[i];
-        c->changes[i].name = mp_strdup(w->changes[i].name);
-        c->changes[i].value = mp_strdup(w->changes[i].value);
-    }
     for (size_t i = 0; i < w->n_outputs; i++) c->outputs[i] = (output){ mp_strdup(w->outputs[i].alias), mp_strdup(w->outputs[i].id) };
     c->bypassed = w->n_bypassed ? mp_alloc(w->n_bypassed * sizeof *c->bypassed) : NULL;
     for (size_t i = 0; i < w->n_bypassed; i++) c->bypassed[i] = (mp_bypass){ mp_strdup(w->bypassed[i].id), mp_strdup(w->bypassed[i].info) };
@@ -265,7 +269,7 @@ static int32_t input_index(const mp_node *n, mp_str name) {
 static change *changed(const mp_workflow *w, uint32_t node, int32_t input, mp_str name) {
     for (size_t i = 0; i < w->n_changes; i++) {
         change *c = &w->changes[i];
-        if (c->node == node && c->input == input && (input >= 0 || mp_str_is(name, c->name))) return c;
+        if (c->node == node && c->input == input && (input >= 0 || mp_str_eq(name, name_of(w, c)))) return c;
     }
     return NULL;
 }
@@ -275,7 +279,7 @@ int mp_workflow_get(const mp_workflow *w, size_t node, mp_str input, mp_str *jso
     int32_t i = input_index(n, input);
     change *c = changed(w, (uint32_t)node, i, input);
     if (!c && i < 0) return 0;
-    *json = c ? mp_str_of(c->value) : n->inputs[i].value;
+    *json = c ? value_of(w, c) : n->inputs[i].value;
     return 1;
 }
 
@@ -289,8 +293,8 @@ int mp_workflow_input_at(const mp_workflow *w, size_t node, size_t i, mp_str *na
     for (size_t k = 0; k < w->n_changes; k++) {
         change *c = &w->changes[k];
         if (c->node != node || c->input >= 0 || i-- > 0) continue;
-        *name = mp_str_of(c->name);
-        *json = mp_str_of(c->value);
+        *name = name_of(w, c);
+        *json = value_of(w, c);
         return 1;
     }
     return 0;
@@ -321,34 +325,72 @@ static int check_value(const mp_workflow *w, mp_str node, mp_str input, const mp
     return 0;
 }
 
+static void hash_is_open(mp_workflow *w) {
+    w->same_hash = 0;
+    free(w->hash);
+    w->hash = NULL;
+}
+
+static void drop_change(mp_workflow *w, change *c) {
+    char *text = text_of(w);
+    uint32_t from = c->at, n = c->n + c->n_name;
+    memmove(text + from, text + from + n, w->n_text - from - n);
+    w->n_text -= n;
+    for (size_t i = 0; i < w->n_changes; i++)
+        if (w->changes[i].at > from) w->changes[i].at -= n;
+    memmove(c, c + 1, (size_t)((char *)text + w->n_text - (char *)(c + 1)));
+    w->n_changes--;
+}
+
+/* As change number `i`. `text`: the value, and behind it the name of an input that the base does not have. */
+static void insert_change(mp_workflow *w, size_t i, change c, mp_str text) {
+    w->changes = mp_realloc(w->changes, block_size(w) + sizeof c + text.n);
+    memmove(w->changes + i + 1, w->changes + i, block_size(w) - i * sizeof c);
+    c.at = w->n_text;
+    w->changes[i] = c;
+    w->n_changes++;
+    memcpy(text_of(w) + c.at, text.p, text.n);
+    w->n_text += (uint32_t)text.n;
+}
+
+/* Among the changes by place; behind those of the same one, so that new inputs keep their order. */
+static size_t rank_of(const mp_workflow *w, size_t place) {
+    size_t i = w->n_changes;
+    while (i && w->changes[i - 1].place > place) i--;
+    return i;
+}
+
 int mp_workflow_set(mp_workflow *w, mp_str node, mp_str input, mp_str json, mp_err *e) {
     long at = mp_workflow_index(w, node);
     if (at < 0) return mp_fail(e, MP_EINVAL, "the workflow has no node \"%.*s\"", (int)node.n, node.p);
     mp_json *v = mp_json_parse(json.p, json.n, e);
     if (!v) return MP_EPARSE;
+    mp_buf text = { 0 };
     int rc = check_value(w, node, input, v, e);
     if (rc == 0 && w->n_changes == UINT16_MAX) rc = mp_fail(e, MP_ELIMIT, "more than %d changed inputs", UINT16_MAX);
+    if (rc == 0) mp_json_write(&text, v);
+    if (rc == 0 && text.n + input.n > UINT32_MAX - block_size(w)) rc = mp_fail(e, MP_ELIMIT, "the changed inputs of one workflow have over %u bytes", UINT32_MAX);
     if (rc == 0) {
-        mp_buf text = { 0 };
         mp_str old;
-        int32_t i = input_index(&w->base->nodes[at], input);
-        change *c = changed(w, (uint32_t)at, i, input);
+        const mp_node *n = &w->base->nodes[at];
+        int32_t i = input_index(n, input);
+        change *c = changed(w, (uint32_t)at, i, input), new = { .node = (uint32_t)at, .input = i, .n = (uint32_t)text.n };
         int known = mp_workflow_get(w, (size_t)at, input, &old);
-        if (!known || !canonical_equal(old, v)) {
-            w->same_hash = 0;
-            free(w->hash);
-            w->hash = NULL;
+        if (!known || !canonical_equal(old, v)) hash_is_open(w);
+        if (is_seed(input)) w->n_open += (uint32_t)mp_str_is(mp_buf_view(&text), "-1") - (uint32_t)(known && mp_str_is(old, "-1"));
+        if (i < 0) {
+            new.place = (uint32_t)w->base->inputs_end[at];
+            new.n_name = (uint32_t)input.n;
+            mp_buf_str(&text, input);                /* which may be of the block that changes now */
+        } else {
+            new.place = (uint32_t)(n->inputs[i].value.p - w->base->text);
+            new.old = (uint32_t)n->inputs[i].value.n;
         }
-        if (!c) {
-            w->changes = mp_realloc(w->changes, (w->n_changes + 1u) * sizeof *w->changes);
-            c = &w->changes[w->n_changes++];
-            *c = (change){ (uint32_t)at, i, i < 0 ? mp_strndup(input.p, input.n) : NULL, NULL };
-        }
-        mp_json_write(&text, v);
-        free(c->value);
-        c->value = mp_strndup(text.p, text.n);       /* exact size: jobs hold these by the hundred thousand */
-        mp_buf_free(&text);
+        size_t rank = c ? (size_t)(c - w->changes) : rank_of(w, new.place);
+        if (c) drop_change(w, c);
+        insert_change(w, rank, new, mp_buf_view(&text));
     }
+    mp_buf_free(&text);
     mp_json_free(v);
     return rc;
 }
@@ -411,12 +453,6 @@ mp_file *mp_workflow_attachment(const mp_workflow *w, size_t i, long *node, cons
 
 /* ---- bypass ----------------------------------------------------------------------------------------- */
 
-static void hash_is_open(mp_workflow *w) {
-    w->same_hash = 0;
-    free(w->hash);
-    w->hash = NULL;
-}
-
 static long bypassed_at(const mp_workflow *w, mp_str id) {
     for (size_t i = 0; i < w->n_bypassed; i++)
         if (mp_str_is(id, w->bypassed[i].id)) return (long)i;
@@ -452,37 +488,21 @@ int mp_workflow_reinstate(mp_workflow *w, mp_str id, mp_err *e) {
 
 /* ---- text and hash -------------------------------------------------------------------------------- */
 
-static size_t change_place(const base_t *b, const change *c) {
-    return c->input >= 0 ? (size_t)(b->nodes[c->node].inputs[c->input].value.p - b->text) : b->inputs_end[c->node];
-}
-
-typedef struct { size_t at; const change *c; } placed;
-
-static int by_place(const void *a, const void *b) {
-    const placed *x = a, *y = b;
-    return x->at < y->at ? -1 : x->at > y->at ? 1 : x->c < y->c ? -1 : 1;
-}
-
 static void write_all(mp_buf *out, const mp_workflow *w) {
     const base_t *b = w->base;
-    placed few[16], *order = w->n_changes > 16 ? mp_alloc(w->n_changes * sizeof *order) : few;
-    for (size_t i = 0; i < w->n_changes; i++) order[i] = (placed){ change_place(b, &w->changes[i]), &w->changes[i] };
-    if (w->n_changes > 1) qsort(order, w->n_changes, sizeof *order, by_place);
     size_t from = 0;
     for (size_t i = 0; i < w->n_changes; i++) {
-        const change *c = order[i].c;
-        mp_buf_add(out, b->text + from, order[i].at - from);
-        from = order[i].at;
-        if (c->input >= 0) from += b->nodes[c->node].inputs[c->input].value.n;
-        else {
-            if (b->nodes[c->node].n_inputs || (i && order[i - 1].at == order[i].at)) mp_buf_putc(out, ',');
-            mp_buf_json(out, mp_str_of(c->name));
+        const change *c = &w->changes[i];
+        mp_buf_add(out, b->text + from, c->place - from);
+        from = c->place + c->old;
+        if (c->input < 0) {
+            if (b->nodes[c->node].n_inputs || (i && c[-1].place == c->place)) mp_buf_putc(out, ',');
+            mp_buf_json(out, name_of(w, c));
             mp_buf_putc(out, ':');
         }
-        mp_buf_puts(out, c->value);
+        mp_buf_str(out, value_of(w, c));
     }
     mp_buf_add(out, b->text + from, b->n_text - from);
-    if (order != few) free(order);
 }
 
 void mp_workflow_write(mp_buf *out, const mp_workflow *w) {
@@ -523,14 +543,13 @@ void mp_workflow_models(const mp_workflow *w, void (*fn)(void *ud, mp_str file),
 int mp_workflow_streams(const mp_workflow *w) { return w->base->streams; }
 
 void mp_workflow_open_seeds(const mp_workflow *w, void (*fn)(void *ud, size_t node, mp_str input), void *ud) {
-    for (size_t i = 0; i < w->base->n_seeds; i++) {
+    for (size_t i = 0; w->n_open && i < w->base->n_seeds; i++) {
         const seed_input *s = &w->base->seeds[i];
         const change *c = changed(w, s->node, s->at, s->input);
-        if (c ? strcmp(c->value, "-1") == 0 : s->open) fn(ud, s->node, s->input);
+        if (c ? mp_str_is(value_of(w, c), "-1") : s->open) fn(ud, s->node, s->input);
     }
-    for (size_t i = 0; i < w->n_changes; i++) {      /* seeds that the base does not have */
+    for (size_t i = 0; w->n_open && i < w->n_changes; i++) {         /* seeds that the base does not have */
         const change *c = &w->changes[i];
-        if (c->name && (strcmp(c->name, "seed") == 0 || strcmp(c->name, "noise_seed") == 0) && strcmp(c->value, "-1") == 0)
-            fn(ud, c->node, mp_str_of(c->name));
+        if (is_seed(name_of(w, c)) && mp_str_is(value_of(w, c), "-1")) fn(ud, c->node, name_of(w, c));
     }
 }
