@@ -21,6 +21,7 @@ void *mp_alloc(size_t n) {
     __asm__("" : "+r"(p));
     return memset(p, 0, n);
 }
+void *mp_aligned(size_t to, size_t n) { return must(aligned_alloc(to, n)); }
 void *mp_realloc(void *p, size_t n) { return must(realloc(p, n ? n : 1)); }
 char *mp_strdup(const char *z) { return z ? mp_strndup(z, strlen(z)) : NULL; }
 

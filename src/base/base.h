@@ -28,6 +28,7 @@ static inline uint32_t mp_be32(const char *p) {      /* the four bytes there, th
 /* Memory that must be there: on exhaustion these say so on stderr and abort, because a
  * pool that lost a job for lack of a few bytes would break its only promise. */
 void *mp_alloc(size_t n);                    /* zeroed */
+void *mp_aligned(size_t to, size_t n);       /* its address a multiple of `to`, a power of two that n is a multiple of; free() it */
 void *mp_realloc(void *p, size_t n);
 char *mp_strdup(const char *z);              /* NULL stays NULL */
 char *mp_strndup(const char *p, size_t n);

@@ -17,6 +17,11 @@ void mp_failure_clear(mp_failure *f) {
     memset(f, 0, sizeof *f);
 }
 
+void mp_failure_free(mp_failure *f) {
+    if (f) mp_failure_clear(f);
+    free(f);
+}
+
 void mp_failure_copy(mp_failure *to, const mp_failure *from) {
     mp_failure_clear(to);
     *to = *from;

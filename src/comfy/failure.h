@@ -31,6 +31,7 @@ typedef struct mp_failure {
 } mp_failure;
 
 void mp_failure_clear(mp_failure *f);                /* safe twice */
+void mp_failure_free(mp_failure *f);                 /* one from mp_alloc, and what it owns; NULL is fine */
 void mp_failure_copy(mp_failure *to, const mp_failure *from);
 void mp_failure_set(mp_failure *f, mp_fail_kind kind, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 const char *mp_failure_name(mp_fail_kind k);         /* "connection", "client_incompatible", "workflow_invalid", ... */

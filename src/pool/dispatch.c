@@ -152,7 +152,7 @@ static mp_workflow *fill_seeds(mp_pool *p, mp_job *j, mp_workflow *w) {
     s.n = 0;
     mp_workflow_open_seeds(w, note_seed, &s);
     if (!s.n) return w;
-    struct tail *t = job_tail(j);
+    struct tail *t = job_tail(p, j);
     w = mp_workflow_own(w);
     for (size_t i = 0; i < s.n; i++) {
         seed *one = known_seed(t, &s.found[i]);
@@ -212,7 +212,7 @@ static void send(mp_pool *p, mp_job *j, mp_client *c, mp_time now) {
         mp_failure_clear(&f);
         return;
     }
-    prompt *pr = mp_alloc(sizeof *pr), **at = &c->prompts;
+    prompt *pr = mp_slab_take(&p->prompts), **at = &c->prompts;
     mp_uuid(&p->rng, pr->id);
     pr->client = c;
     pr->job = j;
@@ -375,7 +375,7 @@ static void accepted(mp_client *c, prompt *pr, const char *id, mp_time now) {
         pr->real = mp_strdup(id);
         if (j) {
             job_accepted(p, j, now);
-            job_tail(j)->real = mp_strdup(id);
+            job_tail(p, j)->real = mp_strdup(id);
             if (j->profile) mp_profile_prompt(j->profile, id);
         }
         early_replay(c, pr, now);                    /* may conclude and free pr */

@@ -10,7 +10,7 @@ under_way *action_under_way(mp_pool *p, uint64_t id) {
 }
 
 uint64_t act(mp_pool *p, mp_client *c, purpose why, const char *id, const char *method, mp_buf *path, mp_buf *body, mp_time timeout) {
-    under_way *u = mp_alloc(sizeof *u);
+    under_way *u = mp_slab_take(&p->requests);
     u->id = ++p->next_action;
     u->why = why;
     u->client = c;

@@ -71,7 +71,7 @@ static void verdict(prompt *pr, mp_end how, const mp_msg *m, mp_time now) {
     if (pr->verdict) return;                         /* the first one counts (protocol 12) */
     pr->verdict = how;
     pr->verdict_at = now;
-    if (how == MP_END_ERROR) mp_failure_of_error(m->data, &pr->failure);
+    if (how == MP_END_ERROR) mp_failure_of_error(m->data, prompt_failure(pr));
     if (how == MP_END_INTERRUPTED) prompt_interrupted(pr, now);
 }
 

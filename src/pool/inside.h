@@ -12,6 +12,7 @@
 #include "base/line.h"
 #include "comfy/reply.h"
 #include "base/scan.h"
+#include "base/slab.h"
 #include "comfy/request.h"
 #include "prof/forecast.h"
 #include "pool/pool.h"
@@ -111,7 +112,7 @@ typedef struct prompt {                              /* what every message reads
     int history_tries;
     picture *pictures;
     size_t n_pictures, picture_bytes;
-    mp_failure failure;
+    mp_failure *failure;                             /* NULL: none */
 } prompt;
 
 typedef struct { uint32_t refs; char *name, *url; } called;          /* how a client is called: jobs that ran there know it when it is gone */
@@ -194,7 +195,9 @@ struct wishes {                                      /* what few jobs have */
     size_t n_overrides;
     variant *variants;                               /* besides the job's own workflow */
     size_t n_variants;
-    mp_time execution_start, retry_delay;
+    mp_time execution_start, retry_delay, node_silence;
+    mp_time deadline;                                /* or MP_NEVER */
+    size_t deadline_at;
     mp_job *job;
     UT_hash_handle hh;
 };
@@ -207,7 +210,7 @@ struct mp_job {                                      /* what is read of every jo
     uint8_t state, profiling, partial, front, delivered, parked, taken, fallback;    /* parked: the policy said wait; fallback: others may help */
     uint16_t attempts, max_attempts, losses;
     uint32_t pins;
-    size_t heap_at, deadline_at;
+    size_t heap_at;
     group *group;
     prompt *prompt;
     char *metadata, *extra_data;
@@ -216,15 +219,14 @@ struct mp_job {                                      /* what is read of every jo
     struct tail *tail;                               /* what only jobs that were sent or have ended need */
     mp_job *next, *before;                           /* in the list it is in: waiting of a shape, parked, or ended */
     double priority;
-    mp_time queued, ready, wake, deadline;           /* ready: free to be sent; wake: when it leaves the delayed heap */
-    mp_time node_silence;
+    mp_time queued, ready, wake;                     /* ready: free to be sent; wake: when it leaves the delayed heap */
 };
 
 struct tail {
     mp_workflow *sent;
     char id[MP_UUID_SIZE], *real;                    /* of the last attempt's prompt; real: when the server chose another */
     called *where;                                   /* its client, NULL: not sent yet */
-    mp_failure failure;
+    mp_failure *failure;                             /* of the last attempt that failed; NULL: none */
     output *outputs;
     size_t n_outputs;
     picture *pictures;
@@ -242,6 +244,7 @@ typedef struct job_list { mp_job *first, *last; size_t n; } job_list;
 struct mp_pool {
     mp_pool_opts o;
     mp_rng rng;
+    mp_slab jobs, tails, prompts, requests;          /* where those records stand */
     const mp_policy *policy;
     mp_log log;
     int locked, closing, dirty, stale, paused, freeing;      /* stale: a failure of a link that is gone is being reported */
@@ -321,7 +324,8 @@ void job_accepted(mp_pool *p, mp_job *j, mp_time now);
 void job_running(mp_pool *p, mp_job *j, mp_time now);
 void job_requeue(mp_pool *p, mp_job *j, mp_time delay, mp_time now);
 void job_end(mp_pool *p, mp_job *j, mp_job_state s, const mp_failure *f, mp_time now);
-struct tail *job_tail(mp_job *j);
+struct tail *job_tail(mp_pool *p, mp_job *j);
+void job_failed_by(mp_pool *p, mp_job *j, const mp_failure *f);       /* keeps a copy; NULL: forgets the one before */
 void job_free_all(mp_pool *p);
 void outputs_free(output *v, size_t n);
 void pictures_free(picture *v, size_t n);
@@ -384,6 +388,7 @@ void prompt_gone(prompt *pr);                        /* off the client; frees it
 void recover_tick(mp_client *c, mp_time now);
 void give_up_all(mp_client *c, mp_fail_kind kind, const char *words, int keep, mp_time now);
 void prompt_interrupted(prompt *pr, mp_time now);
+mp_failure *prompt_failure(prompt *pr);              /* to be set */
 mp_time silence_bound(const prompt *pr);
 prompt *prompt_by_id(mp_client *c, mp_str id);
 mp_time jitter(mp_pool *p, mp_time t);               /* give or take 30 % */

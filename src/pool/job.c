@@ -31,9 +31,20 @@ mp_job *mp_pool_job(const mp_pool *p, uint64_t id) {
     return s < p->n_slots && p->slots[s] && p->slots[s]->id == id ? p->slots[s] : NULL;
 }
 
-struct tail *job_tail(mp_job *j) {
-    if (!j->tail) j->tail = mp_alloc(sizeof *j->tail);
+struct tail *job_tail(mp_pool *p, mp_job *j) {
+    if (!j->tail) j->tail = mp_slab_take(&p->tails);
     return j->tail;
+}
+
+void job_failed_by(mp_pool *p, mp_job *j, const mp_failure *f) {
+    struct tail *t = job_tail(p, j);
+    if (!f) {
+        mp_failure_free(t->failure);
+        t->failure = NULL;
+        return;
+    }
+    if (!t->failure) t->failure = mp_alloc(sizeof *t->failure);
+    mp_failure_copy(t->failure, f);
 }
 
 void outputs_free(output *v, size_t n) {
@@ -65,7 +76,9 @@ static void free_names(char **v) {
 
 /* What few jobs have: only when one of these options is given. */
 static void wishes_of(mp_pool *p, mp_job *j, const mp_job_opts *o) {
-    if (!o->id && !o->include && !o->prefer && !o->exclude && !o->overrides && !o->n_variants && !o->execution_start && o->retry_delay < 0) return;
+    mp_time total = o->total ? o->total : p->o.total ? p->o.total : MP_NEVER;
+    if (!o->id && !o->include && !o->prefer && !o->exclude && !o->overrides && !o->n_variants && !o->execution_start && o->retry_delay < 0 && !o->node_silence &&
+        total == MP_NEVER) return;
     struct wishes *x = j->wishes = mp_alloc(sizeof *x);
     x->job = j;
     x->include = mp_strdup(o->include);
@@ -73,6 +86,9 @@ static void wishes_of(mp_pool *p, mp_job *j, const mp_job_opts *o) {
     x->exclude = copy_names(o->exclude);
     x->execution_start = o->execution_start;
     x->retry_delay = o->retry_delay;
+    x->node_silence = o->node_silence;
+    x->deadline = total == MP_NEVER ? MP_NEVER : j->queued + total;
+    x->deadline_at = MP_HEAP_OUT;
     while (o->overrides && o->overrides[x->n_overrides]) x->n_overrides++;
     x->overrides = mp_alloc(x->n_overrides * sizeof *x->overrides + 1);
     for (size_t i = 0; i < x->n_overrides; i++) x->overrides[i] = (priority_for){ mp_strdup(o->overrides[i]), o->override_values[i] };
@@ -118,14 +134,14 @@ static void job_free(mp_pool *p, mp_job *j) {
             free(t->seeds[i].input);
         }
         mp_workflow_unref(t->sent);
-        mp_failure_clear(&t->failure);
+        mp_failure_free(t->failure);
         outputs_free(t->outputs, t->n_outputs);
         pictures_free(t->pictures, t->n_pictures);
         free(t->real);
         called_unref(t->where);
         free(t->seeds);
         free(t->avoid);
-        free(t);
+        mp_slab_give(&p->tails, t);
     }
     mp_profile_free(j->profile);
     wishes_free(p, j->wishes);
@@ -133,7 +149,7 @@ static void job_free(mp_pool *p, mp_job *j) {
     mp_workflow_unref(j->w);
     free(j->metadata);
     free(j->extra_data);
-    free(j);
+    mp_slab_give(&p->jobs, j);
 }
 
 void job_free_all(mp_pool *p) {
@@ -165,7 +181,7 @@ mp_job *mp_pool_submit(mp_pool *p, mp_workflow *w, const mp_job_opts *o, mp_time
     mp_job *same = o->id ? mp_pool_job_named(p, o->id) : NULL;
     if (same) return same;
     if (waiting >= p->o.max_queued && MP_MUTANT != 20) return mp_fail(e, MP_EFULL, "the pool holds %zu unfinished jobs, its limit (max_queued)", waiting), NULL;
-    mp_job *j = mp_alloc(sizeof *j);
+    mp_job *j = mp_slab_take(&p->jobs);
     j->w = mp_workflow_ref(w);
     j->priority = j->rank = o->priority;
     j->s = shape_of(p, mp_workflow_hash(w));
@@ -176,22 +192,16 @@ mp_job *mp_pool_submit(mp_pool *p, mp_workflow *w, const mp_job_opts *o, mp_time
     j->profiling = o->profiling < 0 ? p->o.profiling != 0 : o->profiling != 0;
     j->partial = o->partial_outputs != 0;
     j->front = o->front != 0;
-    j->node_silence = o->node_silence;
     j->metadata = mp_strdup(o->metadata);
     j->extra_data = mp_strdup(o->extra_data);
-    j->heap_at = j->deadline_at = MP_HEAP_OUT;
-    j->deadline = MP_NEVER;
-    mp_time total = o->total ? o->total : p->o.total ? p->o.total : MP_NEVER;
+    j->heap_at = MP_HEAP_OUT;
     slot_take(p, j);
     wishes_of(p, j, o);
     if (refused_by_policy(p, j, e)) {
         job_free(p, j);
         return NULL;
     }
-    if (total != MP_NEVER) {
-        j->deadline = now + total;
-        mp_heap_push(&p->deadlines, j, j->deadline, j->seq);
-    }
+    if (j->wishes && j->wishes->deadline != MP_NEVER) mp_heap_push(&p->deadlines, j->wishes, j->wishes->deadline, j->seq);
     p->stats.pending++;
     if (wanted(p, MP_EV_JOB_QUEUED)) event(p, MP_EV_JOB_QUEUED, j, NULL, now);
     if (o->delay > 0 && MP_MUTANT != 18) queue_delay(p, j, j->ready);
@@ -220,7 +230,7 @@ static void become(mp_pool *p, mp_job *j, mp_job_state s) {
 }
 
 void job_assigned(mp_pool *p, mp_job *j, prompt *pr, mp_time now) {
-    struct tail *t = job_tail(j);
+    struct tail *t = job_tail(p, j);
     become(p, j, MP_JOB_ASSIGNED);
     j->prompt = pr;
     mp_workflow_unref(t->sent);
@@ -244,7 +254,7 @@ void job_assigned(mp_pool *p, mp_job *j, prompt *pr, mp_time now) {
 }
 
 void job_posted(mp_pool *p, mp_job *j, prompt *pr, mp_time now) {
-    struct tail *t = job_tail(j);
+    struct tail *t = job_tail(p, j);
     (void)p;
     if (t->sent != pr->w) {                          /* its inputs have got the names of uploaded files */
         mp_workflow_unref(t->sent);
@@ -316,11 +326,10 @@ void job_end(mp_pool *p, mp_job *j, mp_job_state s, const mp_failure *f, mp_time
     prompt *pr = j->prompt;
     mp_client *c = pr ? pr->client : NULL;
     if (j->heap_at != MP_HEAP_OUT || j->parked) queue_remove(p, j);
-    if (j->deadline_at != MP_HEAP_OUT) mp_heap_remove(&p->deadlines, j);
+    if (j->wishes && j->wishes->deadline_at != MP_HEAP_OUT) mp_heap_remove(&p->deadlines, j->wishes);
     become(p, j, s);
     j->prompt = NULL;
-    struct tail *t = job_tail(j);
-    if (f) mp_failure_copy(&t->failure, f);
+    if (f) job_failed_by(p, j, f);
     if (j->profiling) {
         if (!j->profile) j->profile = mp_profile_new(j->w, j->queued, p->o.progress_limit);
         const char *outcome = s == MP_JOB_COMPLETED || !f ? "completed" : s == MP_JOB_CANCELED ? "canceled" : mp_failure_name(f->kind);
@@ -407,7 +416,7 @@ mp_time mp_job_queued(const mp_job *j) { return j->queued; }
 const char *mp_job_prompt_id(const mp_job *j) { return !j->tail || !j->tail->where ? NULL : j->tail->real ? j->tail->real : j->tail->id; }
 const char *mp_job_client(const mp_job *j) { return j->tail && j->tail->where ? j->tail->where->name : NULL; }
 const char *mp_job_client_url(const mp_job *j) { return j->tail && j->tail->where ? j->tail->where->url : NULL; }
-const mp_failure *mp_job_failure(const mp_job *j) { return j->tail && j->tail->failure.kind ? &j->tail->failure : NULL; }
+const mp_failure *mp_job_failure(const mp_job *j) { return j->tail ? j->tail->failure : NULL; }
 mp_profile *mp_job_profile(const mp_job *j) { return j->profile; }
 size_t mp_job_outputs(const mp_job *j) { return j->tail ? j->tail->n_outputs : 0; }
 

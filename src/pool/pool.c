@@ -18,9 +18,13 @@ mp_pool *mp_pool_new(const mp_pool_opts *o, uint64_t seed_value, const mp_policy
     p->policy = policy;
     if (log) p->log = *log;
     mp_rng_seed(&p->rng, seed_value);
+    mp_slab_init(&p->jobs, sizeof(mp_job));
+    mp_slab_init(&p->tails, sizeof(struct tail));
+    mp_slab_init(&p->prompts, sizeof(prompt));
+    mp_slab_init(&p->requests, sizeof(under_way));
     p->check_at = MP_NEVER;
     mp_heap_init(&p->delayed, offsetof(mp_job, heap_at));
-    mp_heap_init(&p->deadlines, offsetof(mp_job, deadline_at));
+    mp_heap_init(&p->deadlines, offsetof(struct wishes, deadline_at));
     mp_heap_init(&p->wakes, offsetof(mp_client, wake_at));
     return p;
 }
@@ -38,7 +42,7 @@ void mp_pool_free(mp_pool *p) {
         HASH_DEL(p->under_way, u);
         shape_unref(p, u->s);
         mp_file_unref(u->file);
-        free(u);
+        mp_slab_give(&p->requests, u);
     }
     queue_free(p);
     job_free_all(p);
@@ -52,6 +56,10 @@ void mp_pool_free(mp_pool *p) {
     free(p->fresh);
     free(p->touched);
     mp_heap_close(&p->wakes);
+    mp_slab_close(&p->jobs);
+    mp_slab_close(&p->tails);
+    mp_slab_close(&p->prompts);
+    mp_slab_close(&p->requests);
     free(p->actions);
     free(p->events);
     free(p);
@@ -130,7 +138,7 @@ void mp_pool_done(mp_pool *p, uint64_t action, const mp_result *r, mp_time now) 
     if (u->why == DO_FORGET) client_gone(c);
     else if (c->removed || c->draining) client_settle(c, now);
     mp_file_unref(u->file);
-    free(u);
+    mp_slab_give(&p->requests, u);
     dispatch(p, now);
 }
 

@@ -245,7 +245,7 @@ static int refused_by_all(mp_pool *p, const mp_job *j, mp_failure *f) {
         n++;
     }
     if (!n) return 0;
-    if (j->tail && j->tail->failure.kind == MP_FAIL_INCOMPATIBLE) mp_failure_copy(f, &j->tail->failure);   /* with node and details */
+    if (j->tail && j->tail->failure && j->tail->failure->kind == MP_FAIL_INCOMPATIBLE) mp_failure_copy(f, j->tail->failure);   /* with node and details */
     if (!f->kind || n > 1) {
         char *message = mp_format("%s%s", n > 1 ? "no client takes this workflow; the last said: " : "", words);
         f->kind = MP_FAIL_INCOMPATIBLE;
@@ -342,10 +342,12 @@ void queue_tick(mp_pool *p, mp_time now) {
         queue_push(p, j, now);
     }
     while ((j = p->parked.first) && j->wake <= now) unpark(p, j, now);
-    while ((j = mp_heap_top(&p->deadlines)) && j->deadline <= now) {
+    struct wishes *x;
+    while ((x = mp_heap_top(&p->deadlines)) && x->deadline <= now) {
+        j = x->job;
         prompt *pr = j->prompt;
         mp_failure f = { 0 };
-        mp_failure_set(&f, MP_FAIL_TIMEOUT, "not finished within total_ms (%.0f ms)", (double)(j->deadline - j->queued) / 1000);
+        mp_failure_set(&f, MP_FAIL_TIMEOUT, "not finished within total_ms (%.0f ms)", (double)(x->deadline - j->queued) / 1000);
         job_end(p, j, MP_JOB_FAILED, &f, now);
         if (pr) prompt_kill(pr, now);
         mp_failure_clear(&f);
@@ -355,7 +357,8 @@ void queue_tick(mp_pool *p, mp_time now) {
 
 mp_time queue_next(const mp_pool *p) {
     mp_time t = p->check_at;
-    const mp_job *d = mp_heap_top(&p->delayed), *l = mp_heap_top(&p->deadlines);
+    const mp_job *d = mp_heap_top(&p->delayed);
+    const struct wishes *l = mp_heap_top(&p->deadlines);
     if (d && d->wake < t) t = d->wake;
     if (p->parked.first && p->parked.first->wake < t) t = p->parked.first->wake;
     if (l && l->deadline < t) t = l->deadline;

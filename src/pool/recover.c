@@ -29,10 +29,10 @@ void prompt_gone(prompt *pr) {
     free(pr->cached);
     free(pr->real);
     mp_workflow_unref(pr->w);
-    mp_failure_clear(&pr->failure);
+    mp_failure_free(pr->failure);
     pr->k->users--;
     shape_unref(c->pool, pr->s);
-    free(pr);
+    mp_slab_give(&c->pool->prompts, pr);
 }
 
 /* ---- ends ------------------------------------------------------------------------------------------------ */
@@ -51,16 +51,19 @@ static void remember_run(mp_client *c, prompt *pr, mp_time now) {
     mp_forecast_learn(pr->s->forecast, pr->job->profile, now);
 }
 
+mp_failure *prompt_failure(prompt *pr) {
+    if (!pr->failure) pr->failure = mp_alloc(sizeof *pr->failure);
+    return pr->failure;
+}
+
 void prompt_conclude(prompt *pr, mp_time now) {
     mp_client *c = pr->client;
     mp_pool *p = c->pool;
     mp_job *j = pr->job;
-    mp_failure f = pr->failure;
     mp_end how = pr->verdict;
-    memset(&pr->failure, 0, sizeof pr->failure);
     if (how == MP_END_SUCCESS) remember_run(c, pr, now);
     if (j) {
-        struct tail *t = job_tail(j);
+        struct tail *t = job_tail(p, j);
         outputs_free(t->outputs, t->n_outputs);      /* of an earlier attempt that failed */
         t->outputs = pr->outputs;
         t->n_outputs = pr->n_outputs;
@@ -73,11 +76,10 @@ void prompt_conclude(prompt *pr, mp_time now) {
         pr->n_pictures = 0;
     }
     if (j && how == MP_END_SUCCESS) {
-        mp_failure_clear(&job_tail(j)->failure);     /* what earlier attempts left */
+        job_failed_by(p, j, NULL);                   /* what earlier attempts left */
         job_end(p, j, MP_JOB_COMPLETED, NULL, now);
-    } else if (j) attempt_failed(p, j, c, &f, now);
+    } else if (j) attempt_failed(p, j, c, prompt_failure(pr), now);
     prompt_gone(pr);
-    mp_failure_clear(&f);
     client_rearm(c, now);
 }
 
@@ -288,8 +290,8 @@ void prompt_ask_history(prompt *pr, mp_time now) {
 /* Whose doing was it? An interrupt that we sent for a prompt of ours that was over may hit the one after it. */
 void prompt_interrupted(prompt *pr, mp_time now) {
     mp_client *c = pr->client;
-    if (c->stopped_at && now - c->stopped_at < STRAY_INTERRUPT && MP_MUTANT != 19) mp_failure_set(&pr->failure, MP_FAIL_LOST, "%s: hit by an interrupt meant for the prompt before it", c->name);
-    else mp_failure_set(&pr->failure, MP_FAIL_INTERRUPTED, "interrupted on the server, not by us");
+    if (c->stopped_at && now - c->stopped_at < STRAY_INTERRUPT && MP_MUTANT != 19) mp_failure_set(prompt_failure(pr), MP_FAIL_LOST, "%s: hit by an interrupt meant for the prompt before it", c->name);
+    else mp_failure_set(prompt_failure(pr), MP_FAIL_INTERRUPTED, "interrupted on the server, not by us");
 }
 
 static void outputs_from(prompt *pr, const mp_json *outputs) {
@@ -320,7 +322,7 @@ static void found_in_history(prompt *pr, const mp_history *h, mp_time now) {
         if (h->end == MP_END_ERROR) {
             mp_buf b = { 0 };
             mp_json_write(&b, h->error);
-            mp_failure_of_error(mp_buf_view(&b), &pr->failure);
+            mp_failure_of_error(mp_buf_view(&b), prompt_failure(pr));
             mp_buf_free(&b);
         } else if (h->end == MP_END_INTERRUPTED) prompt_interrupted(pr, now);
     }
@@ -378,7 +380,8 @@ static prompt *silent_one(mp_client *c) {
 mp_time silence_bound(const prompt *pr) {
     const mp_pool_opts *o = &pr->client->pool->o;
     mp_time cold = o->cold_silence > o->node_silence ? o->cold_silence : o->node_silence;
-    mp_time bound = pr->job->node_silence ? pr->job->node_silence : pr->k->runs ? o->node_silence : o->node_silence ? cold : 0;
+    const struct wishes *x = pr->job->wishes;
+    mp_time bound = x && x->node_silence ? x->node_silence : pr->k->runs ? o->node_silence : o->node_silence ? cold : 0;
 #if MP_MUTANT == 9
     bound = 0;
 #endif

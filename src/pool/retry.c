@@ -13,8 +13,8 @@
 #define BAD_IN_A_ROW 3
 #define FREE_BOUND MP_MS(2000)                       /* a healthy server answers at once; work does not wait for others */
 
-static void avoid(mp_job *j, const mp_client *c) {
-    struct tail *t = job_tail(j);
+static void avoid(mp_pool *p, mp_job *j, const mp_client *c) {
+    struct tail *t = job_tail(p, j);
     for (size_t i = 0; i < t->n_avoid; i++)
         if (t->avoid[i] == c->serial) return;
     t->avoid = mp_realloc(t->avoid, (t->n_avoid + 1) * sizeof *t->avoid);
@@ -83,15 +83,15 @@ void attempt_failed(mp_pool *p, mp_job *j, mp_client *c, mp_failure *f, mp_time 
     if (opinion == MP_AGAIN_YES && !retry) retry = ++j->losses <= MAX_LOSSES;
     if (j->profile) mp_profile_end_attempt(j->profile, mp_failure_name(f->kind), f->message, now);
     if (f->kind == MP_FAIL_INCOMPATIBLE && !f->by_shape) {           /* a value of this job's own: its hash must not suffer for it */
-        avoid(j, c);
+        avoid(p, j, c);
         retry = retry && has_fresh(p, j);
-    } else if (own_fault(f) || (f->kind == MP_FAIL_LOST && j->losses > 1)) avoid(j, c);       /* a server that forgets twice will again */
+    } else if (own_fault(f) || (f->kind == MP_FAIL_LOST && j->losses > 1)) avoid(p, j, c);       /* a server that forgets twice will again */
     if (f->kind == MP_FAIL_MEMORY) free_memory(p, c);
     if (f->kind == MP_FAIL_NODE || f->kind == MP_FAIL_MEMORY || f->kind == MP_FAIL_SERVER) block_failed(c, s, f, now);
     if (!retry) {
         job_end(p, j, f->kind == MP_FAIL_INTERRUPTED ? MP_JOB_CANCELED : MP_JOB_FAILED, f, now);
     } else {
-        mp_failure_copy(&job_tail(j)->failure, f);
+        job_failed_by(p, j, f);
         if (wanted(p, MP_EV_JOB_RETRYING)) {
             mp_event *e = event(p, MP_EV_JOB_RETRYING, j, c, now);
             e->delay = delay;
