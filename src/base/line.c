@@ -2,27 +2,25 @@
 #include "base/line.h"
 #include <stdlib.h>
 
-static size_t *place(const mp_line *l, void *x) { return (size_t *)((char *)x + l->late.offset); }
+static size_t *place(const mp_line *l, void *x) { return (size_t *)((char *)x + l->offset); }
 
 void mp_line_init(mp_line *l, size_t offset) {
     memset(l, 0, sizeof *l);
-    mp_heap_init(&l->late, offset);
+    l->offset = (uint32_t)offset;
 }
 
 void mp_line_close(mp_line *l) {
-    for (int i = 0; i < l->n_rows; i++) free(l->rows[i].v);
+    for (uint32_t i = 0; i < l->n_rows; i++) free(l->rows[i].v);
     free(l->rows);
-    mp_heap_close(&l->late);
-    l->rows = NULL;
-    l->n_rows = 0;
-    l->n = 0;
-    l->top.x = NULL;
+    if (l->late) mp_heap_close(l->late);
+    free(l->late);
+    memset(l, 0, sizeof *l);
 }
 
 static void find_top(mp_line *l) {
     l->top.x = NULL;
-    if (l->late.n) l->top = l->late.v[0];
-    for (int i = 0; i < l->n_rows; i++) {
+    if (l->late && l->late->n) l->top = l->late->v[0];
+    for (uint32_t i = 0; i < l->n_rows; i++) {
         const mp_row *r = &l->rows[i];
         if (!r->n) continue;
         mp_heap_entry e = { r->first, r->then, r->x };
@@ -33,12 +31,12 @@ static void find_top(mp_line *l) {
 /* The row of this rank; an empty one for it; NULL: there is none to be had. */
 static mp_row *row_for(mp_line *l, int64_t first) {
     mp_row *empty = NULL;
-    for (int i = 0; i < l->n_rows; i++) {
+    for (uint32_t i = 0; i < l->n_rows; i++) {
         if (l->rows[i].n && l->rows[i].first == first) return &l->rows[i];
         if (!l->rows[i].n) empty = &l->rows[i];
     }
     if (!empty && l->n_rows < MP_LINE_ROWS) {
-        l->rows = mp_realloc(l->rows, (size_t)(l->n_rows + 1) * sizeof *l->rows);
+        l->rows = mp_realloc(l->rows, (l->n_rows + 1u) * sizeof *l->rows);
         empty = &l->rows[l->n_rows++];
         memset(empty, 0, sizeof *empty);
     }
@@ -60,9 +58,14 @@ static void make_room(mp_row *r) {
     r->cap = (uint32_t)cap;
 }
 
+static void push_late(mp_line *l, void *x, int64_t first, uint64_t then) {
+    if (!l->late) mp_heap_init(l->late = mp_alloc(sizeof *l->late), l->offset);
+    mp_heap_push(l->late, x, first, then);
+}
+
 void mp_line_push(mp_line *l, void *x, int64_t first, uint64_t then) {
     mp_row *r = row_for(l, first);
-    if (!r || (r->n && r->v[r->end - 1].then > then)) mp_heap_push(&l->late, x, first, then);
+    if (!r || (r->n && r->v[r->end - 1].then > then)) push_late(l, x, first, then);
     else {
         make_room(r);
         r->v[r->end++] = (struct mp_row_place){ then, x };
@@ -95,15 +98,15 @@ void mp_line_remove(mp_line *l, void *x, int64_t first, uint64_t then) {
     if (*place(l, x) == MP_LINE_IN_ROW) {
         leave_row(row_for(l, first), then);
         *place(l, x) = MP_HEAP_OUT;
-    } else mp_heap_remove(&l->late, x);
+    } else mp_heap_remove(l->late, x);
     l->n--;
     if (l->top.x == x) find_top(l);
 }
 
 size_t mp_line_all(const mp_line *l, void **out) {
     size_t k = 0;
-    for (size_t i = 0; i < l->late.n; i++) out[k++] = l->late.v[i].x;
-    for (int i = 0; i < l->n_rows; i++)
+    for (size_t i = 0; l->late && i < l->late->n; i++) out[k++] = l->late->v[i].x;
+    for (uint32_t i = 0; i < l->n_rows; i++)
         for (uint32_t at = l->rows[i].head; l->rows[i].n && at < l->rows[i].end; at++)
             if (l->rows[i].v[at].x) out[k++] = l->rows[i].v[at].x;
     return k;

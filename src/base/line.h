@@ -19,10 +19,9 @@ typedef struct mp_row {
 
 typedef struct mp_line {
     mp_heap_entry top;                               /* of all; x NULL when empty */
-    size_t n;
     mp_row *rows;
-    int n_rows;
-    mp_heap late;
+    mp_heap *late;                                   /* NULL: none was yet */
+    uint32_t n, n_rows, offset;
 } mp_line;
 
 void mp_line_init(mp_line *l, size_t offset);        /* each element holds its own place, as in a heap */

@@ -30,16 +30,31 @@ uint64_t mp_rng_below(mp_rng *r, uint64_t n) {
 
 double mp_rng_unit(mp_rng *r) { return (double)(mp_rng_u64(r) >> 11) * 0x1p-53; }
 
+/* The sixteen digits of x, the highest first: each half is spread to a byte per digit, and all bytes become letters at once. */
+static void hex16(uint64_t x, char out[16]) {
+    for (int half = 0; half < 2; half++) {
+        uint64_t v = half ? x & 0xffffffff : x >> 32;
+        v = (v | v << 16) & 0x0000ffff0000ffff;
+        v = (v | v << 8) & 0x00ff00ff00ff00ff;
+        v = (v | v << 4) & 0x0f0f0f0f0f0f0f0f;
+        uint64_t letters = (v + 0x0606060606060606) >> 4 & 0x0101010101010101;        /* 1 in each byte that is over 9 */
+        v += 0x3030303030303030 + letters * ('a' - '0' - 10);
+        for (int i = 0; i < 8; i++) out[half * 8 + i] = (char)(v >> (56 - 8 * i));
+    }
+}
+
 void mp_uuid(mp_rng *r, char out[MP_UUID_SIZE]) {
     uint64_t a = mp_rng_u64(r), b = mp_rng_u64(r);
     a = (a & ~0xf000ull) | 0x4000ull;
     b = (b & ~(3ull << 62)) | (2ull << 62);
-    static const char digits[] = "0123456789abcdef";
-    for (int k = 0, i = 0; k < 16; k++) {            /* 8-4-4-4-12 digits */
-        unsigned byte = (unsigned)(k < 8 ? a >> (56 - 8 * k) : b >> (120 - 8 * k)) & 255;
-        if (k == 4 || k == 6 || k == 8 || k == 10) out[i++] = '-';
-        out[i++] = digits[byte >> 4];
-        out[i++] = digits[byte & 15];
-    }
+    char digits[32];
+    hex16(a, digits);
+    hex16(b, digits + 16);
+    memcpy(out, digits, 8);                          /* 8-4-4-4-12 digits */
+    memcpy(out + 9, digits + 8, 4);
+    memcpy(out + 14, digits + 12, 4);
+    memcpy(out + 19, digits + 16, 4);
+    memcpy(out + 24, digits + 20, 12);
+    out[8] = out[13] = out[18] = out[23] = '-';
     out[MP_UUID_SIZE - 1] = 0;
 }

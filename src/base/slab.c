@@ -14,7 +14,8 @@ struct mp_slab_block {
 
 void mp_slab_init(mp_slab *s, size_t size) {
     memset(s, 0, sizeof *s);
-    s->size = (size + 15) & ~(size_t)15;
+    size_t to = size > 32 ? 64 : 16;                 /* whole lines of the cache, so that a record touches no more than it must */
+    s->size = (size + to - 1) & ~(to - 1);
 }
 
 #ifdef __has_feature                                 /* clang says it so, gcc by a macro */

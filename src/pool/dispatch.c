@@ -88,12 +88,19 @@ int has_fresh(const mp_pool *p, const mp_job *j) {
     return 0;
 }
 
+#define NOT_ASKED (-1)                               /* most often there is one candidate, and nobody asks */
 typedef struct { mp_client *c; double priority; mp_time finish; int warm; } candidate;
 
+static mp_time finish_of(candidate *a, mp_time now) {
+    if (a->finish == NOT_ASKED) a->finish = mp_client_expected(a->c, now);
+    return a->finish;
+}
+
 /* Built-in order: warm for this workflow; then, for second slots, who is done first; then priority; then arrival. */
-static int better(const candidate *a, const candidate *b) {
+static int better(candidate *a, candidate *b, mp_time now) {
     if (a->warm != b->warm) return a->warm > b->warm;
-    if (a->finish != b->finish) return a->finish < b->finish;
+    mp_time x = finish_of(a, now), y = finish_of(b, now);
+    if (x != y) return x < y;
     return a->priority != b->priority ? a->priority > b->priority : a->c->serial < b->c->serial;
 }
 
@@ -113,9 +120,9 @@ static size_t gather(mp_pool *p, const mp_job *j, int stage, int preferred, mp_c
     for (size_t i = 0; i < total; i++) {
         mp_client *c = claimed ? j->s->claimants[i] : p->free[i];
         if (c->stage != stage || !job_may_run(c, j) || (fresh && job_wants_not(j, c)) || (preferred && !prefers(j, c))) continue;
-        candidate x = { c, j->wishes ? mp_client_priority_for(c, j) : c->priority, stage == 2 ? mp_client_expected(c, now) : 0, c->last_shape == j->s };
+        candidate x = { c, j->wishes ? mp_client_priority_for(c, j) : c->priority, stage == 2 ? NOT_ASKED : 0, c->last_shape == j->s };
         size_t at = n < MP_ROUTE_CANDIDATES ? n++ : MP_ROUTE_CANDIDATES;
-        for (; at > 0 && better(&x, &best[at - 1]); at--) best[at] = best[at - 1];
+        for (; at > 0 && better(&x, &best[at - 1], now); at--) best[at] = best[at - 1];
         best[at] = x;
     }
     for (size_t i = 0; i < n; i++) out[i] = best[i].c;
@@ -157,7 +164,7 @@ static mp_workflow *fill_seeds(mp_pool *p, mp_job *j, mp_workflow *w) {
     for (size_t i = 0; i < s.n; i++) {
         seed *one = known_seed(t, &s.found[i]);
         if (!one) {
-            t->seeds = mp_realloc(t->seeds, (t->n_seeds + 1) * sizeof *t->seeds);
+            t->seeds = mp_realloc(t->seeds, (t->n_seeds + 1u) * sizeof *t->seeds);
             one = &t->seeds[t->n_seeds++];
             *one = (seed){ mp_strdup(s.found[i].node), mp_strdup(s.found[i].input), mp_rng_below(&p->rng, (1ull << 50) + 1) };
         }

@@ -44,16 +44,16 @@ typedef struct group group;
 
 /* What the pool knows of a structural hash. Lives as long as a job, a claim or a client's memory uses it. */
 typedef struct shape {
-    char hash[MP_DIGEST_HEX];
     uint32_t refs, blocks, softs;                    /* clients there with a hard block; with a cooldown */
+    int has_models;
     mp_client **claimants;                           /* clients there that claim it */
-    size_t n_claimants, cap_claimants;
     mp_job *waiting;                                 /* those in groups, a list */
     group *group;                                    /* its own, when it is claimed or blocked somewhere; NULL when empty */
     mp_forecast *forecast;
+    size_t n_claimants, cap_claimants;
+    char hash[MP_DIGEST_HEX];
     uint64_t *models;                                /* digests of the file names it uses */
     size_t n_models;
-    int has_models;
     UT_hash_handle hh;
 } shape;
 
@@ -174,14 +174,14 @@ struct mp_client {                                   /* what every message reads
 /* Jobs that may run on the same set of clients. */
 typedef enum { G_GENERAL, G_SHAPE, G_SPECIAL } group_kind;
 typedef struct { shape *s; uint64_t set; uint64_t kind; } group_key;     /* set: digest of what else narrows it */
-struct group {
-    group_key key;
+struct group {                                       /* what dispatch compares stands first */
     mp_line jobs;
-    mp_time nobody_since, check_at;                  /* MP_NEVER: somebody is there */
-    uint64_t exhausted, seen;                        /* dispatch: the round in which it had no candidate; was looked at */
+    uint64_t exhausted;                              /* dispatch: the round in which it had no candidate */
     uint32_t roster, capable;                        /* capable clients, counted when the roster was so */
     int passed, fresh;                               /* passed: others of equal rank went before it so often */
     size_t other_at;                                 /* place in pool->others, or MP_HEAP_OUT */
+    group_key key;
+    mp_time nobody_since, check_at;                  /* MP_NEVER: somebody is there */
     UT_hash_handle hh;
 };
 
@@ -228,13 +228,10 @@ struct tail {
     called *where;                                   /* its client, NULL: not sent yet */
     mp_failure *failure;                             /* of the last attempt that failed; NULL: none */
     output *outputs;
-    size_t n_outputs;
     picture *pictures;
-    size_t n_pictures;
     seed *seeds;
-    size_t n_seeds;
     uint32_t *avoid;                                 /* serials of clients it failed on */
-    size_t n_avoid;
+    uint32_t n_outputs, n_pictures, n_seeds, n_avoid;
 };
 
 typedef enum { DO_CONNECT, DO_CLOSE, DO_CHECK, DO_POST, DO_SURVEY, DO_HISTORY, DO_DELETE, DO_INTERRUPT, DO_FREE, DO_LOOK, DO_UPLOAD, DO_FORGET } purpose;

@@ -66,12 +66,12 @@ void prompt_conclude(prompt *pr, mp_time now) {
         struct tail *t = job_tail(p, j);
         outputs_free(t->outputs, t->n_outputs);      /* of an earlier attempt that failed */
         t->outputs = pr->outputs;
-        t->n_outputs = pr->n_outputs;
+        t->n_outputs = (uint32_t)pr->n_outputs;
         pr->outputs = NULL;
         pr->n_outputs = 0;
         pictures_free(t->pictures, t->n_pictures);
         t->pictures = pr->pictures;
-        t->n_pictures = pr->n_pictures;
+        t->n_pictures = (uint32_t)pr->n_pictures;
         pr->pictures = NULL;
         pr->n_pictures = 0;
     }
@@ -363,17 +363,30 @@ void historied(mp_client *c, uint64_t action, const char *id, const mp_result *r
     client_rearm(c, now);
 }
 
+static mp_time sooner(mp_time a, mp_time b) { return a < b ? a : b; }
+
 /* ---- time ------------------------------------------------------------------------------------------------------ */
 
-/* Who is to blame for the silence: what runs, else what waits longest. */
-static prompt *silent_one(mp_client *c) {
-    prompt *first = NULL;
+/* What the prompts of a client wait for, in one look: it is taken after everything that touches the client. */
+typedef struct {
+    prompt *silent;                                  /* who is to blame for silence: what runs, else what waits longest */
+    prompt *first;                                   /* the first that waits to begin; NULL when anything of ours runs */
+    mp_time due;                                     /* the next of their own looks */
+} outlook;
+
+static outlook look_over(const mp_client *c) {
+    outlook o = { NULL, NULL, MP_NEVER };
+    int runs = 0;
     for (prompt *pr = c->prompts; pr; pr = pr->next) {
-        if (!pr->job || pr->at <= AT_POSTING) continue;
-        if (pr->at == AT_RUNNING) return pr;
-        if (!first) first = pr;
+        if (pr->at <= AT_POSTING) continue;
+        o.due = sooner(o.due, pr->due);
+        if (pr->verdict && pr->verdict_at != MP_NEVER) o.due = sooner(o.due, pr->verdict_at + AFTER_VERDICT);
+        if (pr->job && (!o.silent || (pr->at == AT_RUNNING && o.silent->at != AT_RUNNING))) o.silent = pr;
+        if (pr->job && pr->at == AT_WAITING && !o.first) o.first = pr;
+        runs |= pr->at == AT_RUNNING;
     }
-    return first;
+    if (runs) o.first = NULL;
+    return o;
 }
 
 /* How long nothing may be heard of it: noted once, when it is sent. */
@@ -388,26 +401,19 @@ mp_time silence_bound(const prompt *pr) {
     return bound ? bound : MP_NEVER;
 }
 
-static mp_time silence_due(mp_client *c) {
-    const prompt *pr = silent_one(c);
-    return pr && pr->silence != MP_NEVER ? c->moved + pr->silence : MP_NEVER;
+static mp_time silence_due(const mp_client *c, const outlook *o) {
+    return o->silent && o->silent->silence != MP_NEVER ? c->moved + o->silent->silence : MP_NEVER;
 }
 
-/* The prompt that should begin, and by when: nothing of ours runs there, and as far as we know nothing of others. */
-static prompt *next_to_begin(mp_client *c, mp_time *due) {
-    prompt *first = NULL;
-    for (prompt *pr = c->prompts; pr; pr = pr->next) {
-        if (pr->at == AT_RUNNING) return NULL;
-        if (pr->at == AT_WAITING && pr->job && !first) first = pr;
-    }
-    if (!first) return NULL;
+/* By when the first that waits should begin: nothing of ours runs there, and as far as we know nothing of others. */
+static mp_time begin_due(const mp_client *c, const outlook *o) {
+    const prompt *first = o->first;
+    if (!first) return MP_NEVER;
     const struct wishes *x = first->job->wishes;
     mp_time bound = x && x->execution_start ? x->execution_start : c->pool->o.execution_start;
     mp_time from = first->settled > c->moved ? first->settled : c->moved;
     if (c->start_from > from) from = c->start_from;
-    if (!bound || bound == MP_NEVER) return NULL;
-    *due = from + bound;
-    return first;
+    return bound && bound != MP_NEVER ? from + bound : MP_NEVER;
 }
 
 /* Out of work for a minute, then twice as long each time; what it holds goes elsewhere. */
@@ -427,17 +433,16 @@ static void rest(mp_client *c, prompt *guilty, const char *why, const char *word
 }
 
 static void silenced(mp_client *c, mp_time now) {
-    rest(c, silent_one(c), "nothing was heard of its work for too long", "nothing was heard of the prompt for too long (node_silence_ms)", now);
+    rest(c, look_over(c).silent, "nothing was heard of its work for too long", "nothing was heard of the prompt for too long (node_silence_ms)", now);
 }
 
 /* Two looks at /queue must find nothing running before a server counts as wedged. */
 static void begin_tick(mp_client *c, mp_time now) {
-    mp_time due;
-    prompt *pr = next_to_begin(c, &due);
-    if (!pr || due > now) { c->start_looks = 0; c->start_asked = MP_NEVER; return; }
+    outlook o = look_over(c);
+    if (begin_due(c, &o) > now) { c->start_looks = 0; c->start_asked = MP_NEVER; return; }
     if (c->start_looks >= 2) {
         c->start_looks = 0;
-        rest(c, pr, "it takes prompts and begins none", "taken, but not begun while nothing ran there (execution_start_ms)", now);
+        rest(c, o.first, "it takes prompts and begins none", "taken, but not begun while nothing ran there (execution_start_ms)", now);
     } else if (c->start_asked == MP_NEVER || c->start_asked <= now) {
         if (c->start_asked == MP_NEVER) c->start_looks = 0;
         c->start_asked = now + MP_MS(1000);
@@ -473,7 +478,8 @@ void recover_tick(mp_client *c, mp_time now) {
     }
     begin_tick(c, now);
     block_tick(c, now);
-    if (silence_due(c) <= now) silenced(c, now);
+    outlook o = look_over(c);
+    if (silence_due(c, &o) <= now) silenced(c, now);
     if (c->wedged && c->wedged_until <= now) {       /* a prompt that hangs there still is proof enough */
         if (c->prompts) c->wedged_until = now + MP_MS(60000);
         else client_unwedge(c, 0, now);
@@ -531,13 +537,10 @@ int take_back(mp_client *idle, mp_time now) {
     return 1;
 }
 
-static mp_time sooner(mp_time a, mp_time b) { return a < b ? a : b; }
-
 /* When this client must be looked at again. Called after everything that touches it. */
 void client_rearm(mp_client *c, mp_time now) {
     mp_pool *p = c->pool;
     mp_time t = MP_NEVER;
-    mp_time due;
     if (c->removed || c->draining) client_touch(c);  /* settled from dispatch: callers may be walking its prompts */
     if (c->removed && !c->prompts && c->state == MP_CLIENT_ONLINE) {
         link_reset(c, "removed", now);
@@ -549,15 +552,12 @@ void client_rearm(mp_client *c, mp_time now) {
             if (pr->job) t = sooner(t, c->down_since + p->o.unreachable);
     if (c->state == MP_CLIENT_ONLINE) {
         t = sooner(t, sooner(c->status_due, c->poll_at));
-        t = sooner(t, silence_due(c));
+        outlook o = look_over(c);
+        mp_time begin = begin_due(c, &o);
+        t = sooner(t, sooner(o.due, silence_due(c, &o)));
         t = sooner(t, sooner(c->block_at, c->connecting ? MP_NEVER : c->socket_at));
-        if (next_to_begin(c, &due)) t = sooner(t, c->start_asked != MP_NEVER && due <= now && c->start_looks < 2 ? c->start_asked : due);
+        t = sooner(t, c->start_asked != MP_NEVER && begin <= now && c->start_looks < 2 ? c->start_asked : begin);
         if (c->wedged) t = sooner(t, c->wedged_until);
-        for (prompt *pr = c->prompts; pr; pr = pr->next) {
-            if (pr->at <= AT_POSTING) continue;
-            t = sooner(t, pr->due);
-            if (pr->verdict && pr->verdict_at != MP_NEVER) t = sooner(t, pr->verdict_at + AFTER_VERDICT);
-        }
     }
     if (t == c->wake || (t > c->wake && c->wake > now)) return;      /* too early a look costs less than moving it each time */
     mp_heap_remove(&p->wakes, c);

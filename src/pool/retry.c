@@ -17,7 +17,7 @@ static void avoid(mp_pool *p, mp_job *j, const mp_client *c) {
     struct tail *t = job_tail(p, j);
     for (size_t i = 0; i < t->n_avoid; i++)
         if (t->avoid[i] == c->serial) return;
-    t->avoid = mp_realloc(t->avoid, (t->n_avoid + 1) * sizeof *t->avoid);
+    t->avoid = mp_realloc(t->avoid, (t->n_avoid + 1u) * sizeof *t->avoid);
     t->avoid[t->n_avoid++] = c->serial;
 }
 
