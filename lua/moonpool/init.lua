@@ -81,8 +81,12 @@ end
 -- Files ({name=, data= or path=}) that only have to be on the server, in this subfolder of its input folder.
 function Workflow:attach_folder_files(subfolder, files)
   if type(files) ~= "table" then error("attach_folder_files: a list of files expected, got " .. type(files), 2) end
+  for k in pairs(files) do
+    if math.type(k) ~= "integer" then error(("attach_folder_files: a list of files expected, found the key %s; write {{name =, data = or path =}, ...}"):format(tostring(k)), 2) end
+  end
   for i, f in ipairs(files) do
     if type(f) ~= "table" then error("attach_folder_files: item " .. i .. ": {name =, data = or path =} expected", 2) end
+    known(f, { name = true, data = true, path = true }, "attach_folder_files: item " .. i)
     local w, err = pass(pcall(self._attach, self, "", "", attachment("attach_folder_files", f.data or f, f.name, { subfolder = subfolder, override = true }, 2)))
     if not w then return nil, err end
   end
@@ -221,37 +225,43 @@ local function request_of(client, path, large)
 end
 
 local function call(client, method, path, body, large)
-  local request = request_of(client, path, large)
+  local request, name = request_of(client, path, large), client.name     -- it may be gone when the answer comes
   request.method, request.body = method, body
   for k, v in pairs(large or {}) do request[k] = v end
   local reply, err = M.http.request(request)
   if not reply then
-    err.client = client.name
+    err.client = name
     return nil, err
   end
   return reply
 end
 
 local function ask(client, method, path, body)
+  local name = client.name
   local reply, err = call(client, method, path, body)
   if not reply then return nil, err end
   if reply.status ~= 200 then
-    return nil, fail("server", ("%s %s was answered with status %d"):format(method, path, reply.status), client.name)
+    return nil, fail("server", ("%s %s was answered with status %d"):format(method, path, reply.status), name)
   end
   if reply.body == "" then return true end
   local value, e = core.json.decode(reply.body)
-  if value == nil and e then return nil, fail("server", path .. ": " .. e.message, client.name) end
+  if value == nil and e then return nil, fail("server", path .. ": " .. e.message, name) end
   return value
 end
 
 -- Any request on this client's server, bounded by the pool's request_timeout_ms. Waits; returns the reply as
 -- http.request does.
+local function check_path(path, what)                      -- one without its slash could name another host
+  if type(path) ~= "string" then error(what .. ": a path expected, got " .. type(path), 3) end
+  if path:sub(1, 1) ~= "/" then error(what .. ": a path begins with a slash, got '" .. path .. "'", 3) end
+end
+
 function Client:get(path)
-  if type(path) ~= "string" then error("client:get: a path expected, got " .. type(path), 2) end
+  check_path(path, "client:get")
   return call(self, "GET", path)
 end
 function Client:post(path, body)
-  if type(path) ~= "string" then error("client:post: a path expected, got " .. type(path), 2) end
+  check_path(path, "client:post")
   return call(self, "POST", path, type(body) == "table" and core.json.encode(body) or body or "")
 end
 -- Each waits and returns the decoded JSON, or nil, err.
@@ -262,8 +272,12 @@ function Client:object_info(class) return ask(self, "GET", class and "/object_in
 function Client:free(what)
   return ask(self, "POST", "/free", core.json.encode(what or { unload_models = true, free_memory = true }))
 end
--- Stops the prompt if it runs there. Servers before 0.3.57 ignore the id and stop whatever runs.
-function Client:interrupt(prompt_id) return ask(self, "POST", "/interrupt", core.json.encode { prompt_id = prompt_id }) end
+-- Stops the prompt if it runs there. Servers before 0.3.57 ignore the id and stop whatever runs, as all of them do without one: so
+-- there must be one.
+function Client:interrupt(prompt_id)
+  if type(prompt_id) ~= "string" or prompt_id == "" then error("client:interrupt: the id of a prompt expected, got " .. (prompt_id == "" and "an empty string" or type(prompt_id)), 2) end
+  return ask(self, "POST", "/interrupt", core.json.encode { prompt_id = prompt_id })
+end
 -- Puts a file into the server's input folder: {name=, data= or path=, subfolder=, type=, overwrite=}. Waits. Returns
 -- the name to use in LoadImage (the server's choice), and its whole answer.
 function Client:upload(o)
@@ -281,11 +295,12 @@ function Client:upload(o)
     if o[k] then parts[#parts + 1] = { name = k, data = o[k] } end
   end
   if o.overwrite then parts[#parts + 1] = { name = "overwrite", data = "true" } end
+  local client = self.name
   local reply, err = call(self, "POST", "/upload/image", nil, { parts = parts })
   if not reply then return nil, err end
-  if reply.status ~= 200 then return nil, fail("server", "the upload was answered with status " .. reply.status, self.name) end
+  if reply.status ~= 200 then return nil, fail("server", "the upload was answered with status " .. reply.status, client) end
   local answer = core.json.decode(reply.body)
-  if type(answer) ~= "table" or not answer.name then return nil, fail("server", "the upload was answered with something else than a name", self.name) end
+  if type(answer) ~= "table" or not answer.name then return nil, fail("server", "the upload was answered with something else than a name", client) end
   local sub = answer.subfolder
   return (sub and sub ~= "") and sub .. "/" .. answer.name or answer.name, answer
 end
@@ -397,13 +412,31 @@ local function retry(fn)
   return value, err
 end
 
--- The client that made a result, and what it was asked for; nil, err when it is no longer there.
-local function maker(result)
+-- Asked before each try: a download waits, and meanwhile the client may be removed or the pool closed.
+local function pool_of(result)
   local fine, pool = pcall(function() return result.job.pool end)
-  if not fine or pool:_closed() then return nil, fail("gone", "the pool was closed", result.client) end
+  return fine and not pool:_closed() and pool or nil
+end
+
+local function gone(result, words)
+  local err = fail("gone", words, result.client)
+  err.final = true
+  return nil, err
+end
+
+-- The client that made a result; nil, err when it is no longer there.
+local function maker(result)
+  local pool = pool_of(result)
+  if not pool then return gone(result, "the pool was closed") end
   local client = pool:client(result.job.client_url)
-  if not client then return nil, fail("gone", "the client that made it is no longer in the pool", result.client) end
+  if not client then return gone(result, "the client that made it is no longer in the pool") end
   return client
+end
+
+-- What fetching took belongs to the profile.
+local function transferred(result, began)
+  local pool = pool_of(result)
+  if pool then pool:_transfer(result.job:_key(), core.now() - began) end
 end
 
 local function refused(result, file, status)
@@ -412,6 +445,8 @@ local function refused(result, file, status)
   return nil, err
 end
 
+local MOST_BYTES = 4000000000          -- of one reply in memory, as http.request has it
+
 -- Bytes of one output file ({filename, subfolder, type} or an entry of result.files). Waits. options.max_bytes: a longer
 -- file is nil, err (kind "limit"); default 256 MiB. A download that breaks, or gives no byte for request_timeout_ms, is
 -- tried three times.
@@ -419,15 +454,17 @@ function Result:fetch(file, options)
   known(options, { max_bytes = true }, "result:fetch")
   local bound = options and options.max_bytes or 256 * 1024 * 1024
   if type(file) ~= "table" or not (file.data or type(file.filename) == "string") then error("result:fetch: a file of result.files expected", 2) end
-  if type(bound) ~= "number" or bound < 1 then error("result:fetch: option 'max_bytes': a number from 1 expected", 2) end
+  if type(bound) ~= "number" or not (bound >= 1 and bound <= MOST_BYTES) then
+    error(("result:fetch: option 'max_bytes': a number from 1 to %d expected, got %s"):format(MOST_BYTES, tostring(bound)), 2)
+  end
   if file.data then
     if #file.data > bound then return nil, fail("limit", "the picture is larger than max_bytes") end
     return file.data
   end
-  local client, gone = maker(self)
-  if not client then return nil, gone end
-  local job, began = self.job, core.now()
+  local began = core.now()
   local bytes, err = retry(function()
+    local client, gone = maker(self)
+    if not client then return nil, gone end
     local reply, e = call(client, "GET", view_path(file), nil, { max_body = bound })
     if not reply then
       e.final = e.kind == "limit"
@@ -436,31 +473,28 @@ function Result:fetch(file, options)
     if reply.status ~= 200 then return refused(self, file, reply.status) end
     return reply.body
   end)
-  job.pool:_transfer(job:_key(), core.now() - began)
+  transferred(self, began)
   return bytes, err
 end
 
 local function write(path, bytes)
-  local folder = path:match "^(.*)/[^/]*$"
-  local f, words = io.open(path .. ".part", "wb")
-  if not f and folder then
-    core.make_folders(path)
-    f, words = io.open(path .. ".part", "wb")
-  end
+  local beside = core.beside(path)
+  local f, words = io.open(beside, "wb")
   if not f then return nil, fail("io", words) end
   local ok, trouble = f:write(bytes)
   local closed = f:close()
-  if ok and closed then ok, trouble = os.rename(path .. ".part", path) end
+  if ok and closed then ok, trouble = os.rename(beside, path) end
   if ok then return true end
-  os.remove(path .. ".part")
+  os.remove(beside)
   return nil, fail("io", path .. ": " .. tostring(trouble))
 end
 
 -- One output file, streamed into `path`. Waits.
-local function download(result, client, file, path)
+local function download(result, file, path)
   if file.data then return write(path, file.data) end
   return retry(function()
-    local err
+    local client, err = maker(result)
+    if not client then return nil, err end
     local reply = task.await(function(done)
       local ok, e = core.download(request_of(client, view_path(file), true), path, done)
       if not ok then err = e; done() end
@@ -476,6 +510,8 @@ local function download(result, client, file, path)
   end)
 end
 
+local name_fields = { job = true, node = true, client = true, filename = true, name = true, ext = true, index = true }
+
 -- Fetches every output file into `dir` (made when it is not there), each streamed beside its place and renamed when it
 -- is whole. options.pattern: the name, from {job}, {node}, {client}, {filename}, {name}, {ext}, {index}; default
 -- "{job}_{filename}", because servers number their files each for itself. Whatever names a server sends, nothing is
@@ -486,10 +522,10 @@ function Result:save(dir, options)
   local pattern = options and options.pattern or "{job}_{filename}"
   if type(pattern) ~= "string" then error("result:save: option 'pattern': a string expected, got " .. type(pattern), 2) end
   local paths, taken = {}, {}
+  for field in pattern:gmatch "{(%w+)}" do
+    if not name_fields[field] then error(("result:save: option 'pattern': there is no {%s}; {job} {node} {client} {filename} {name} {ext} {index} are"):format(field), 2) end
+  end
   if dir == "" then dir = "." end
-  if #self.files == 0 then return paths end
-  local client, gone = maker(self)
-  if not client then return nil, gone end
   local began = core.now()
   for i, file in ipairs(self.files) do
     local base = safe(file.filename)
@@ -498,17 +534,17 @@ function Result:save(dir, options)
       ext = base:match "%.([^.]*)$" or "", index = tostring(i),
     }
     local name = safe((pattern:gsub("{(%w+)}", fields)))
-    if taken[name] then                                    -- same name in another folder of the server
-      local stem, ext = name:match "^(.*)(%.[^.]*)$"
-      name = (stem or name) .. "_" .. i .. (ext or "")
+    local stem, ext, more = name:match "^(.*)(%.[^.]*)$", name:match "%.[^.]*$", i
+    while taken[name] do                                   -- same name in another folder of the server
+      name, more = (stem or name) .. "_" .. more .. (ext or ""), more + 1
     end
     taken[name] = true
     local path = (dir == "/" and "" or dir:gsub("/*$", "")) .. "/" .. name
-    local ok, err = download(self, client, file, path)
+    local ok, err = download(self, file, path)
     if not ok then return nil, err end
     paths[#paths + 1] = path
   end
-  self.job.pool:_transfer(self.job:_key(), core.now() - began)
+  transferred(self, began)
   return paths
 end
 
@@ -518,12 +554,20 @@ local Pool = core.methods "moonpool.pool"
 local ends = { ["job:completed"] = true, ["job:failed"] = true, ["job:canceled"] = true }
 local open_pools = setmetatable({}, { __mode = "k" })
 
+-- Words and a traceback for whatever a listener raised. Second: whether it was the interpreter's own word at Ctrl-C.
+local function told(problem)
+  local fine, words = pcall(tostring, problem)
+  if not fine then words = "(an error whose words cannot be had)" end
+  return { words = debug.traceback(words, 2), interrupted = core.is_interrupt(words) }
+end
+
 local function each(list, ...)
   if not list then return end
   for _, fn in ipairs({ table.unpack(list) }) do          -- a copy: listeners may leave while they are called
-    local ok, words = xpcall(fn, debug.traceback, ...)
-    if not ok and tostring(words):find("interrupted!", 1, true) then error(words, 0) end
-    if not ok then core.log("error", "listener: " .. tostring(words)) end
+    local ok, problem = xpcall(fn, told, ...)
+    if not ok and type(problem) ~= "table" then problem = { words = tostring(problem) } end    -- no memory or no stack for more
+    if not ok and problem.interrupted then error(problem.words, 0) end
+    if not ok then core.log("error", "listener: " .. problem.words) end
   end
 end
 
@@ -676,7 +720,7 @@ function M.pool(options)
   if not ok then error(pool, 2) end
   local monitoring, interval = options and options.monitoring, options and options.monitoring_interval_ms or 60000
   if monitoring ~= nil and type(monitoring) ~= "boolean" then error("pool: option 'monitoring': true or false expected, got " .. type(monitoring), 2) end
-  if type(interval) ~= "number" or interval < 1 then error("pool: option 'monitoring_interval_ms': milliseconds from 1 expected", 2) end
+  if type(interval) ~= "number" or not (interval >= 1 and interval <= 1e12) then error("pool: option 'monitoring_interval_ms': milliseconds from 1 expected", 2) end
   local st = pool:_state()
   st.on, st.jobs, st.waiters, st.any, st.wanted = {}, {}, {}, {}, {}
   st.live = setmetatable({}, { __mode = "k" })
@@ -742,7 +786,8 @@ function Pool:has_clients_for(workflow) return #self:clients_for(workflow) > 0 e
 -- first. false when it is not there.
 function Pool:remove_client(which, options)
   local c = type(which) == "string" and self:client(which) or which
-  if type(c) == "string" or c == nil then return false end
+  if c == nil or type(c) == "string" then return false end
+  if type(c) ~= "userdata" then error("pool:remove_client: a client, its URL or its name expected, got " .. type(c), 2) end
   return c:remove(options)
 end
 
@@ -847,6 +892,9 @@ end
 -- deleted or interrupted. Waits at most timeout_ms (drain: no bound unless given; else 2000). Then closes the pool.
 function Pool:shutdown(options)
   known(options, { drain = true, timeout_ms = true }, "shutdown")
+  local given, bound = options and options.drain, options and options.timeout_ms
+  if given ~= nil and type(given) ~= "boolean" then error("shutdown: option 'drain': true or false expected, got " .. type(given), 2) end
+  if bound ~= nil and (type(bound) ~= "number" or not (bound >= 0)) then error("shutdown: option 'timeout_ms': milliseconds from 0 expected, got " .. tostring(bound), 2) end
   if self:_closed() then return end
   local drain = options and options.drain or false
   local timeout = options and options.timeout_ms or not drain and 2000 or nil

@@ -215,7 +215,7 @@ const mp_json *mp_json_get(const mp_json *obj, const char *name) {
 const mp_json *mp_json_at(const mp_json *a, size_t i) { return mp_json_type(a) == MP_JSON_ARRAY ? cJSON_GetArrayItem(a, (int)i) : NULL; }
 const mp_json *mp_json_first(const mp_json *j) { return j && (cJSON_IsArray(j) || cJSON_IsObject(j)) ? j->child : NULL; }
 const mp_json *mp_json_next(const mp_json *item) { return item->next; }
-const char *mp_json_name(const mp_json *member) { return member->string; }
+const char *mp_json_name(const mp_json *member) { return member->string ? member->string : ""; }
 size_t mp_json_count(const mp_json *j) { return mp_json_first(j) ? (size_t)cJSON_GetArraySize(j) : 0; }
 const char *mp_json_string(const mp_json *j) { return mp_json_type(j) == MP_JSON_STRING ? j->valuestring : NULL; }
 int mp_json_true(const mp_json *j) { return j && cJSON_IsTrue(j); }

@@ -21,7 +21,7 @@ const mp_json *mp_json_get(const mp_json *obj, const char *name);       /* NULL:
 const mp_json *mp_json_at(const mp_json *array, size_t i);              /* linear; walk with first and next */
 const mp_json *mp_json_first(const mp_json *j);  /* first member or item */
 const mp_json *mp_json_next(const mp_json *item);
-const char *mp_json_name(const mp_json *member);
+const char *mp_json_name(const mp_json *member);      /* "" for an item of an array */
 size_t mp_json_count(const mp_json *j);
 const char *mp_json_string(const mp_json *j);    /* NULL if it is no string */
 double mp_json_number(const mp_json *j, double otherwise);

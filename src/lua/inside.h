@@ -64,12 +64,15 @@ void l_host_preview(l_ctx *c, const struct moonpool_image *image);              
 /* l_call.c: the function and nargs arguments are on the stack; 0, or the error with traceback was logged. */
 int l_pcall(lua_State *L, int nargs, int nresults, const char *what);
 int l_traceback(lua_State *L);
+/* Whether an error is what lua itself raises at Ctrl-C: that word alone, or behind a place in a file; on its first line. */
+int l_is_interrupt(const char *words);
 
 /* l_opt.c: option tables. Each raises with the option's name. */
-typedef enum { OPT_INT, OPT_NUMBER, OPT_MS, OPT_BOOL, OPT_TEXT, OPT_ANY } opt_kind;
+typedef enum { OPT_INT, OPT_NUMBER, OPT_MS, OPT_BOOL, OPT_TEXT, OPT_BYTES, OPT_ANY } opt_kind;
 typedef struct { const char *name; opt_kind kind; size_t at; double lo, hi; } opt;   /* at: offset into the struct, or NO_PLACE */
 #define NO_PLACE ((size_t)-1)
-/* Fills `to` from the table at `t` (nil: nothing). OPT_INT int, OPT_NUMBER double, OPT_MS mp_time, OPT_BOOL int, OPT_TEXT const char* (anchored by the table). */
+/* Fills `to` from the table at `t` (nil: nothing). OPT_INT int, OPT_NUMBER double, OPT_MS mp_time, OPT_BOOL int, OPT_TEXT const char*
+ * without zero bytes (anchored by the table); OPT_BYTES only checks that it is a string. */
 void l_options(lua_State *L, int t, const opt *opts, void *to, const char *what);
 /* Field "headers" of the table at t ({Name = value}; with `lines` also {"Name: value"}) as NULL-ended lines, kept alive by
  * the stack's top; NULL when there is none. */

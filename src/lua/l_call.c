@@ -12,6 +12,13 @@ int l_traceback(lua_State *L) {
     return 1;
 }
 
+int l_is_interrupt(const char *words) {
+    static const char word[] = "interrupted!";
+    size_t n = strcspn(words, "\n"), k = sizeof word - 1;
+    if (n < k || memcmp(words + n - k, word, k) != 0) return 0;
+    return n == k || (n > k + 3 && memcmp(words + n - k - 2, ": ", 2) == 0 && words[n - k - 3] >= '0' && words[n - k - 3] <= '9');
+}
+
 void l_write_log(l_ctx *c, int level, const char *line) {
     if (c->log) c->log(c->log_ud, level, line);
     else if (!c->quiet) fprintf(stderr, "moonpool: %s: %s\n", mp_log_name(level), line);
@@ -32,7 +39,7 @@ int l_pcall(lua_State *L, int nargs, int nresults, const char *what) {
     lua_remove(L, base);
     if (rc == LUA_OK) return 0;
     const char *words = lua_tostring(L, -1);
-    if (words && strstr(words, "interrupted!")) {    /* what lua raises at SIGINT must not end here */
+    if (words && l_is_interrupt(words)) {    /* what lua raises at SIGINT must not end here */
         c->interrupted = 1;
         lua_pop(L, 1);
         return rc;

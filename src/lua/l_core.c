@@ -145,6 +145,8 @@ static int core_on_turn(lua_State *L) {
     return 0;
 }
 
+static int core_is_interrupt(lua_State *L) { lua_pushboolean(L, l_is_interrupt(luaL_checkstring(L, 1))); return 1; }
+
 static int core_in_callback(lua_State *L) { lua_pushboolean(L, l_context(L)->callbacks > 0); return 1; }
 
 static int core_now(lua_State *L) {
@@ -323,7 +325,7 @@ static int error_text(lua_State *L) {
 
 int l_open_core(lua_State *L) {
     static const luaL_Reg functions[] = {
-        { "step", core_step }, { "wake", core_wake }, { "on_turn", core_on_turn }, { "in_callback", core_in_callback }, { "now", core_now }, { "wall", core_wall }, { "fd", core_fd },
+        { "step", core_step }, { "wake", core_wake }, { "on_turn", core_on_turn }, { "in_callback", core_in_callback }, { "is_interrupt", core_is_interrupt }, { "now", core_now }, { "wall", core_wall }, { "fd", core_fd },
         { "next_timeout_ms", core_timeout }, { "log", core_log }, { "host_event", core_host_event }, { "host_preview", core_host_preview }, { "url_encode", core_url }, { "isatty", core_isatty },
         { "cpu_ms", core_cpu }, { "methods", core_methods }, { "metatable", core_metatable }, { "source", core_source }, { "catch_signals", core_catch_signals },
         { "interrupted", core_interrupted }, { "hangup", core_hangup }, { "distance", core_distance }, { "formatter", l_formatter }, { "digest", core_digest }, { "list_folder", core_list_folder }, { "readable", core_readable }, { "read_input", core_read_input }, { NULL, NULL }

@@ -39,9 +39,9 @@ static void on_reply(void *ud, const mp_http_reply *r) {
     free(q);
 }
 
-typedef struct { const char *method, *url, *body, *userpwd, *ca_file; mp_time timeout, connect_timeout, silence; double max_body; int insecure; } http_args;
+typedef struct { const char *method, *url, *userpwd, *ca_file; mp_time timeout, connect_timeout, silence; double max_body; int insecure; } http_args;
 static const opt http_opts[] = {
-    { "method", OPT_TEXT, offsetof(http_args, method), 0, 0 }, { "url", OPT_TEXT, offsetof(http_args, url), 0, 0 }, { "body", OPT_TEXT, offsetof(http_args, body), 0, 0 },
+    { "method", OPT_TEXT, offsetof(http_args, method), 0, 0 }, { "url", OPT_TEXT, offsetof(http_args, url), 0, 0 }, { "body", OPT_BYTES, 0, 0, 0 },
     { "userpwd", OPT_TEXT, offsetof(http_args, userpwd), 0, 0 }, { "ca_file", OPT_TEXT, offsetof(http_args, ca_file), 0, 0 },
     { "timeout_ms", OPT_MS, offsetof(http_args, timeout), 1, 1e12 }, { "connect_timeout_ms", OPT_MS, offsetof(http_args, connect_timeout), 1, 1e12 },
     { "silence_ms", OPT_MS, offsetof(http_args, silence), 1, 1e12 }, { "max_body", OPT_NUMBER, offsetof(http_args, max_body), 1, 4e9 }, { "insecure", OPT_BOOL, offsetof(http_args, insecure), 0, 0 },
@@ -269,16 +269,19 @@ static int net_download(lua_State *L) {
     return l_fail(L, e.code, e.msg, NULL);
 }
 
-static int net_make_folders(lua_State *L) {
-    char *path = mp_strdup(luaL_checkstring(L, 1));
+/* beside(path) -> where what will be there is written until it is whole; the folders are made */
+static int net_beside(lua_State *L) {
+    char *path = mp_strdup(luaL_checkstring(L, 1)), *beside = mp_beside(path);
     mp_make_folders(path);
+    lua_pushstring(L, beside);
+    free(beside);
     free(path);
-    return 0;
+    return 1;
 }
 
 void l_open_net(lua_State *L) {
     static const luaL_Reg none[] = { { NULL, NULL } }, timer[] = { { "cancel", timer_cancel }, { NULL, NULL } }, ws[] = { { "send", ws_send }, { "close", ws_close }, { NULL, NULL } };
-    static const luaL_Reg functions[] = { { "http", net_http }, { "ws", net_ws }, { "timer", net_timer }, { "download", net_download }, { "make_folders", net_make_folders }, { NULL, NULL } };
+    static const luaL_Reg functions[] = { { "http", net_http }, { "ws", net_ws }, { "timer", net_timer }, { "download", net_download }, { "beside", net_beside }, { NULL, NULL } };
     l_class(L, TIMER, timer, none);
     l_class(L, WS, ws, none);
     const char *names[] = { TIMER, WS };

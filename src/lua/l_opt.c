@@ -69,8 +69,10 @@ static void take(lua_State *L, const opt *o, char *to, const char *what) {
         break;
     case OPT_TEXT:
         if (lua_type(L, -1) != LUA_TSTRING) wrong(L, o, "a string", what);
+        if (strlen(lua_tostring(L, -1)) != lua_rawlen(L, -1)) luaL_error(L, "%s: option '%s': a string without zero bytes expected", what, o->name);
         *(const char **)(to + o->at) = lua_tostring(L, -1);
         break;
+    case OPT_BYTES: if (lua_type(L, -1) != LUA_TSTRING) wrong(L, o, "a string", what); break;
     case OPT_ANY: break;
     }
 }

@@ -292,6 +292,7 @@ static int pool_add_client(lua_State *L) {
     o.tags = list_of(L, 3, "tags", 0);
     o.affinity = list_of(L, 3, "affinity", 1);
     const char **headers = l_headers(L, 3, "add_client", 0);
+    if (a.client_id && !*a.client_id) return luaL_error(L, "add_client: option 'client_id': a string of one byte or more expected");
     if (a.bearer) headers = with_bearer(L, headers, a.bearer);
     if (a.ca_file && access(a.ca_file, R_OK) != 0) return luaL_error(L, "add_client: option 'ca_file': %s: %s", a.ca_file, strerror(errno));
     const char *userpwd = a.user ? lua_pushfstring(L, "%s:%s", a.user, a.password ? a.password : "") : NULL;
@@ -364,11 +365,17 @@ static const opt job_opts[] = {
     { NULL, 0, 0, 0, 0 }
 };
 
-/* The JSON of a field, as a Lua string on the stack's top; NULL when it is absent. */
-static const char *json_field(lua_State *L, int t, const char *name) {
+/* The JSON of a field, as a Lua string on the stack's top; NULL when it is absent. `ours`: a member that is left out, because it is
+ * ours to write: what was copied from a server's history has it. */
+static const char *json_field(lua_State *L, int t, const char *name, const char *ours) {
     mp_buf b = { 0 };
     if (!lua_istable(L, t) || lua_getfield(L, t, name) == LUA_TNIL) { lua_pushnil(L); return NULL; }
     if (!lua_istable(L, -1)) luaL_error(L, "submit: option '%s': a table expected, got %s", name, luaL_typename(L, -1));
+    if (ours && lua_getfield(L, -1, ours) != LUA_TNIL) {
+        lua_newtable(L);
+        for (lua_pushnil(L); lua_next(L, -4); lua_pop(L, 1))
+            if (lua_type(L, -2) != LUA_TSTRING || strcmp(lua_tostring(L, -2), ours) != 0) { lua_pushvalue(L, -2); lua_pushvalue(L, -2); lua_rawset(L, -5); }
+    } else if (ours) lua_pop(L, 1);
     l_to_json(L, -1, &b, name);
     lua_pushlstring(L, b.p, b.n);
     mp_buf_free(&b);
@@ -411,6 +418,7 @@ static void overrides_field(lua_State *L, int t, mp_job_opts *o, const l_pool *l
         names[k] = client_named(L, -2, lp);
         if (!names[k] || lua_type(L, -1) != LUA_TNUMBER) luaL_error(L, "submit: option 'priority_overrides': names, URLs or clients as keys and numbers as values expected");
         values[k++] = lua_tonumber(L, -1);
+        if (!(values[k - 1] >= -1e9 && values[k - 1] <= 1e9)) luaL_error(L, "submit: option 'priority_overrides': %s: a number from -1e9 to 1e9 expected, got %s", names[k - 1], luaL_tolstring(L, -1, NULL));
     }
     names[k] = NULL;
     o->overrides = names;
@@ -462,9 +470,9 @@ static int pool_submit(lua_State *L) {
         o.node_silence = off_or(o.node_silence);
         o.total = off_or(o.total);
         o.execution_start = off_or(o.execution_start);
-        o.metadata = json_field(L, 3, "metadata");
-        o.extra_data = json_field(L, 3, "extra_data");
-        o.include = json_field(L, 3, "include_outputs");
+        o.metadata = json_field(L, 3, "metadata", NULL);
+        o.extra_data = json_field(L, 3, "extra_data", "moonpool");
+        o.include = json_field(L, 3, "include_outputs", NULL);
         o.prefer = clients_field(L, 3, "preferred_clients", lp);
         o.exclude = clients_field(L, 3, "excluded_clients", lp);
         overrides_field(L, 3, &o, lp);
@@ -488,10 +496,13 @@ static int pool_submit(lua_State *L) {
     return 1;
 }
 
+/* The number that the text of an id stands for; 0, which no job has, for any other text. */
+static uint64_t key_of(const char *id) { return id[strspn(id, "0123456789abcdef")] ? 0 : strtoull(id, NULL, 16); }
+
 static int pool_job(lua_State *L) {
     l_pool *lp = l_check_pool(L, 1);
     mp_job *named = lua_type(L, 2) == LUA_TSTRING ? mp_pool_job_named(lp->pool, lua_tostring(L, 2)) : NULL;
-    uint64_t id = named ? mp_job_id(named) : lua_isinteger(L, 2) ? (uint64_t)lua_tointeger(L, 2) : strtoull(luaL_checkstring(L, 2), NULL, 16);
+    uint64_t id = named ? mp_job_id(named) : lua_isinteger(L, 2) ? (uint64_t)lua_tointeger(L, 2) : key_of(luaL_checkstring(L, 2));
     if (!mp_pool_job(lp->pool, id)) return 0;
     l_push_job(L, lp, id, 1);
     return 1;

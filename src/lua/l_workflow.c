@@ -74,12 +74,26 @@ static void set_value(lua_State *L, l_workflow *u, mp_str node, mp_str input, in
     lua_pop(L, 1);
 }
 
-/* wf:input(node, name, value) -> wf; wf:input(node, name) -> value */
+/* Option strict of wf:input: only an input that the node has. */
+static void check_strict(lua_State *L, int t, const l_workflow *u, mp_str node, mp_str name) {
+    static const opt opts[] = { { "strict", OPT_BOOL, 0, 0, 0 }, { NULL, 0, 0, 0, 0 } };
+    int strict = 0;
+    mp_str json;
+    l_options(L, t, opts, &strict, "workflow:input");
+    long at = mp_workflow_index(u->w, node);
+    if (!strict || at < 0 || mp_workflow_get(u->w, (size_t)at, name, &json)) return;
+    mp_buf *b = l_box(L);
+    for (size_t i = 0; mp_workflow_input_at(u->w, (size_t)at, i, &name, &json); i++) mp_buf_printf(b, "%s\"%.*s\"", i ? ", " : "", (int)name.n, name.p);
+    luaL_error(L, "node \"%s\" has no input \"%s\"; it has %s", node.p, lua_tostring(L, 3), b->n ? b->p : "none");
+}
+
+/* wf:input(node, name, value, {strict}) -> wf; wf:input(node, name) -> value */
 static int workflow_input(lua_State *L) {
     l_workflow *u = check(L, 1);
     mp_str node = check_str(L, 2), name = check_str(L, 3), json;
     if (lua_gettop(L) >= 4) {
         luaL_argcheck(L, !lua_isnil(L, 4), 4, "a value expected (json.null for null)");
+        check_strict(L, 5, u, node, name);
         set_value(L, u, node, name, 4);
         lua_settop(L, 1);
         return 1;

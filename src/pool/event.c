@@ -63,6 +63,16 @@ static mp_event *preview_room(mp_pool *p) {
     return &p->previews[p->n_previews++];
 }
 
+void previews_bound(mp_pool *p) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < p->n_previews; i++) bytes += p->previews[i].n_data;
+    while (p->n_previews > 1 && bytes > PREVIEW_BYTES) {
+        bytes -= p->previews[0].n_data;
+        mp_event_clear(&p->previews[0]);
+        shift_previews(p, 0);
+    }
+}
+
 int mp_pool_take_preview(mp_pool *p, mp_event *e) {
     if (!p->n_previews) return 0;
     *e = p->previews[0];

@@ -2,6 +2,17 @@
 #include "pool/inside.h"
 #include <stdlib.h>
 
+/* Once per kind of garbage and client. */
+static void complain(mp_client *c, const char *what) {
+    unsigned h = 5381;
+    for (const char *z = what; *z; z++) h = h * 33 + (unsigned char)*z;
+    unsigned bit = 1u << h % 32;
+    c->pool->stats.malformed++;
+    if (c->complained & bit) return;
+    c->complained |= bit;
+    mp_logf(&c->pool->log, MP_LOG_WARN, "client %s sent %s (further ones are counted, not logged)", c->name, what);
+}
+
 static const mp_job *shown(const prompt *pr) { return pr && pr->job ? pr->job : NULL; }
 
 static void emit_message(mp_client *c, const mp_msg *m, mp_time now) {
@@ -43,12 +54,19 @@ static void preview(mp_client *c, prompt *pr, const mp_msg *m, mp_time now) {
     e->node = running ? mp_strdup(running) : m->node.n ? mp_strndup(m->node.p, m->node.n) : NULL;
     e->format = m->format;
     event_data(e, m->image.p, m->image.n);
+    previews_bound(c->pool);
 }
 
 void prompt_output(prompt *pr, mp_str node, mp_str json) {
     size_t i = 0;
     while (i < pr->n_outputs && !mp_str_is(node, pr->outputs[i].node)) i++;
-    output o = { mp_alloc(node.n + json.n + 2), NULL, prompt_cached(pr, node) };
+    size_t before = i < pr->n_outputs ? pr->outputs[i].n : 0;
+    if (i == OUTPUT_NODES || pr->output_bytes - before + json.n > OUTPUT_BYTES) {
+        complain(pr->client, "more outputs of one prompt than are kept");
+        return;
+    }
+    pr->output_bytes += json.n - before;
+    output o = { mp_alloc(node.n + json.n + 2), NULL, (uint32_t)json.n, prompt_cached(pr, node) };
     o.json = o.node + node.n + 1;
     if (node.n) memcpy(o.node, node.p, node.n);
     memcpy(o.json, json.p, json.n);
@@ -120,17 +138,6 @@ void frame_message(mp_client *c, const mp_msg *m, mp_time now) {
         if (m->queue_remaining >= 0) c->queue_remaining = m->queue_remaining;
     } else if (m->kind == MP_MSG_PREVIEW) preview(c, pr, m, now);
     else if (pr) of_prompt(c, pr, m, now);
-}
-
-/* Once per kind of garbage and client. */
-static void complain(mp_client *c, const char *what) {
-    unsigned h = 5381;
-    for (const char *z = what; *z; z++) h = h * 33 + (unsigned char)*z;
-    unsigned bit = 1u << h % 32;
-    c->pool->stats.malformed++;
-    if (c->complained & bit) return;
-    c->complained |= bit;
-    mp_logf(&c->pool->log, MP_LOG_WARN, "client %s sent %s (further ones are counted, not logged)", c->name, what);
 }
 
 /* While a POST's reply is awaited from a server that may choose ids itself, messages of ids we do not know are kept. */

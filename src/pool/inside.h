@@ -29,6 +29,9 @@
 #define AFTER_VERDICT MP_MS(3000)                    /* from a verdict to `executing null`; then the history is asked */
 #define TAKE_BACK_LOOKS 256                          /* clients looked at per idle client */
 #define PICTURE_BYTES (256u << 20)                   /* kept of one prompt */
+#define OUTPUT_NODES 10000                           /* so many nodes of one prompt may have outputs, */
+#define OUTPUT_BYTES (64u << 20)                     /* of so many bytes together */
+#define PREVIEW_BYTES (64u << 20)                    /* of all previews that wait, but for the newest */
 #define STORED_FILES 10000                           /* files remembered per client */
 #define STRAY_INTERRUPT MP_MS(30000)                 /* one of ours may hit the next prompt so long (protocol 2.5) */
 #define STATUS_DUE MP_MS(5000)                       /* after a POST a status broadcast must come, if nothing else, or the socket is orphaned */
@@ -36,7 +39,7 @@
 #define DEAF_ATTEMPTS 2                              /* without a socket, before we go on by asking */
 #define KILL_AGAIN MP_MS(2000)                       /* between looks at a prompt that should go away */
 
-typedef struct { char *node, *json; int cached; } output;                            /* one block, node its beginning */
+typedef struct { char *node, *json; uint32_t n; int cached; } output;                            /* one block, node its beginning */
 typedef struct { char *node, *bytes; size_t n; const char *format; } picture;         /* that came over the socket, of a node that saves so */
 typedef struct { char *node, *input; uint64_t value; } seed;
 typedef struct { mp_time t; int binary; char *p; size_t n; } early_frame;
@@ -98,7 +101,7 @@ typedef struct prompt {                              /* what every message reads
     shape *s;
     known *k;                                        /* what its client knows of it */
     output *outputs;
-    size_t n_outputs;
+    size_t n_outputs, output_bytes;
     char *cached;                                    /* the text of execution_cached's list */
     mp_time posted;
     int deleted;                                     /* tombstone: a delete was sent (and answered) */
@@ -313,6 +316,7 @@ uint64_t act(mp_pool *p, mp_client *c, purpose why, const char *prompt, const ch
 int wanted(const mp_pool *p, mp_event_kind k);
 mp_event *event(mp_pool *p, mp_event_kind k, const mp_job *j, const mp_client *c, mp_time now);
 void event_data(mp_event *e, const void *p, size_t n);
+void previews_bound(mp_pool *p);                     /* the oldest go when those that wait are too large together */
 
 /* job.c: the only place where a job's state changes */
 void job_assigned(mp_pool *p, mp_job *j, prompt *pr, mp_time now);

@@ -295,6 +295,7 @@ void prompt_interrupted(prompt *pr, mp_time now) {
 }
 
 static void outputs_from(prompt *pr, const mp_json *outputs) {
+    if (mp_json_type(outputs) != MP_JSON_OBJECT) return;
     for (const mp_json *o = mp_json_first(outputs); o; o = mp_json_next(o)) {
         int known_one = 0;
         mp_buf b = { 0 };

@@ -2,6 +2,7 @@
 #include "wire/transfer.h"
 #include "base/buf.h"
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -31,6 +32,12 @@ void mp_make_folders(char *path) {
             mkdir(path, 0777);
             *p = '/';
         }
+}
+
+char *mp_beside(const char *path) {
+    static atomic_uint last;                         /* states may be in threads of one process */
+    const char *slash = strrchr(path, '/');
+    return mp_format("%.*smoonpool-%ld-%u.part", slash ? (int)(slash + 1 - path) : 0, path, (long)getpid(), atomic_fetch_add(&last, 1) + 1);
 }
 
 static void trouble(transfer *t) { if (!t->words) t->words = mp_strdup(strerror(errno)); }
@@ -120,7 +127,7 @@ int mp_transfer_start(mp_loop *l, const mp_http_opts *o, const char *path, void 
     with.on_data = on_data;
     t->loop = l;
     t->path = mp_strdup(path);
-    t->beside = mp_format("%s.part", path);
+    t->beside = mp_beside(path);
     t->done = done;
     t->ud = ud;
     t->http = mp_http_start(l, &with, on_reply, t, e);

@@ -489,3 +489,101 @@ describe("what is not there", function()
     assert(pool:add_client "http://[::1]:8188")
   end)
 end)
+
+describe("an argument of the wrong kind", function()
+  after_each(K.clean)
+
+  local function refused(words, fn) assert.error_matches(fn, words, 1, true) end
+
+  it("of shutdown is named before anything is canceled", function()
+    local pool = K.pool_of { K.wedged() }
+    local job = pool:submit(K.picture())
+    refused("shutdown: option 'timeout_ms': milliseconds from 0 expected, got 2s", function() pool:shutdown { timeout_ms = "2s" } end)
+    refused("shutdown: option 'timeout_ms': milliseconds from 0 expected, got ", function() pool:shutdown { timeout_ms = 0 / 0 } end)
+    refused("shutdown: option 'drain': true or false expected, got string", function() pool:shutdown { drain = "x" } end)
+    assert.is_false(job.ended)
+    assert(pool:submit(K.picture()))
+  end)
+
+  it("finds no job, client or server that it does not name", function()
+    local pool, client = K.pool_of { K.wedged() }
+    local job = pool:submit(K.picture())
+    assert.equal(job, pool:job(job.id))
+    for _, id in ipairs { job.id .. " garbage", " " .. job.id, "0x" .. job.id, "-" .. job.id, "", "+", 1.5 } do assert.is_nil(pool:job(id)) end
+    assert.is_false(pool:remove_client(nil))
+    assert.is_false(pool:remove_client "nobody")
+    refused("pool:remove_client: a client, its URL or its name expected, got number", function() pool:remove_client(5) end)
+    refused("client:get: a path begins with a slash, got '@127.0.0.1:9/x'", function() client:get "@127.0.0.1:9/x" end)
+    refused("client:post: a path begins with a slash, got 'x'", function() client:post("x", "") end)
+    refused("client:interrupt: the id of a prompt expected, got nil", function() client:interrupt(job.nothing) end)
+    refused("client:interrupt: the id of a prompt expected, got an empty string", function() client:interrupt "" end)
+  end)
+
+  it("of a result's fetch and save is named as theirs", function()
+    local r = K.completed(K.pool_of({ K.sim() }):submit(K.picture()))
+    for _, bad in ipairs { 1e12, 1 / 0, 0 / 0, 0, "1" } do
+      refused("result:fetch: option 'max_bytes': a number from 1 to 4000000000 expected", function() r:fetch(r.files[1], { max_bytes = bad }) end)
+    end
+    refused("result:save: option 'pattern': there is no {jobs}; {job} {node}", function() r:save("x", { pattern = "{jobs}_{filename}" }) end)
+  end)
+
+  it("of files that travel with a job is named", function()
+    local wf = K.picture()
+    refused("attach_folder_files: a list of files expected, found the key ", function() wf:attach_folder_files("s", { name = "a", data = "b" }) end)
+    refused("attach_folder_files: item 1: unknown option 'bytes'", function() wf:attach_folder_files("s", { { name = "a", bytes = "b" } }) end)
+    refused("without zero bytes", function() wf:attach_image("4", "ckpt_name", "bytes", "a\0b.png") end)
+  end)
+
+  it("of add_client and submit is named", function()
+    local pool = K.pool()
+    refused("add_client: option 'client_id': a string of one byte or more expected", function() pool:add_client("http://127.0.0.1:9", { client_id = "" }) end)
+    refused("submit: option 'job_id': a string without zero bytes expected", function() pool:submit(K.picture(), { job_id = "a\0b" }) end)
+    for _, bad in ipairs { 0 / 0, 1 / 0, -1e10 } do
+      refused("submit: option 'priority_overrides': gpu: a number from -1e9 to 1e9 expected", function() pool:submit(K.picture(), { priority_overrides = { gpu = bad } }) end)
+    end
+    refused("option 'monitoring_interval_ms'", function() moonpool.pool { monitoring_interval_ms = 0 / 0 } end)
+  end)
+
+  it("of a request's body may hold any bytes, and must be a string", function()
+    refused("http.request: option 'body': a string expected, got number", function() moonpool.http.request { url = "http://127.0.0.1:9", body = 5 } end)
+    local s = K.sim()
+    local reply = assert(moonpool.http.request { method = "POST", url = s.url .. "/prompt", body = "a\0b" })
+    assert.not_equal(200, reply.status)
+  end)
+end)
+
+describe("a strict input", function()
+  it("must be one that the node has", function()
+    local wf = K.picture()
+    assert.error_matches(function() wf:input("6", "tex", "x", { strict = true }) end, 'node "6" has no input "tex"; it has "text", "clip"', 1, true)
+    assert.error_matches(function() wf:input("6", "text", "x", { strikt = true }) end, "workflow:input: unknown option 'strikt' (did you mean 'strict'?)", 1, true)
+    assert.equal("x", wf:input("6", "text", "x", { strict = true }):input("6", "text"))
+    assert.equal("y", wf:input("6", "more", "y"):input("6", "more"))        -- and is added otherwise
+  end)
+end)
+
+describe("a server that talks too much", function()
+  after_each(K.clean)
+  local scripted = K.scripted(it, pending)
+
+  scripted("has outputs of ten thousand nodes kept, and is told of once", function()
+    local s = K.server { hold = "running" }
+    local lines = {}
+    local pool = K.pool_of { s }
+    pool:on("warn", function(e) lines[#lines + 1] = e.message end)
+    local job = pool:submit(K.picture())
+    K.till("it runs", function() return job.status == "running" end)
+    local frames = {}
+    for i = 1, 10100 do
+      frames[i] = ('{"type": "executed", "data": {"node": "n%d", "display_node": "n%d", "output": {"text": ["x"]}, "prompt_id": "%s"}}'):format(i, i, job.prompt_id)
+    end
+    s:say(frames)
+    s:go()
+    local r, n = K.completed(job), 0
+    for _ in pairs(r.raw_outputs) do n = n + 1 end
+    assert.equal(10000, n)
+    local told = 0
+    for _, line in ipairs(lines) do told = told + (line:find("more outputs of one prompt than are kept", 1, true) and 1 or 0) end
+    assert.equal(1, told)
+  end)
+end)

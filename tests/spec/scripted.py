@@ -36,6 +36,7 @@ SETTINGS = {
                               # as asked, the connection is cut instead of a reply
     "view": {},               # file name -> {"data"} or {"size"}, "short", "hang": how many answers end too early, stop half-way
     "names": {},              # uploads: name sent -> name given
+    "raw": {},                # "METHOD /path" with which a request begins -> text that it is answered with; {ID} is the path's last part
 }
 
 MODEL, CLIP, VAE, LATENT, IMAGE, MASK, COND = ["MODEL"], ["CLIP"], ["VAE"], ["LATENT"], ["IMAGE"], ["MASK"], ["CONDITIONING"]
@@ -327,7 +328,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, path, query, body, seen):
         s = self.server
-        if path == "/system_stats":
+        raw = next((text for begin, text in s.settings["raw"].items() if (self.command + " " + path).startswith(begin)), None)
+        if raw is not None:
+            self.give(200, raw.replace("{ID}", path.rsplit("/", 1)[-1]).encode())
+        elif path == "/system_stats":
             self.give(200, {"system": {"os": "linux", "comfyui_version": s.settings["version"], "python_version": "3", "argv": []},
                             "devices": [{"name": "scripted", "type": "cuda", "index": 0, "vram_total": 1 << 34, "vram_free": 1 << 34, "torch_vram_total": 0, "torch_vram_free": 0}]})
         elif path == "/prompt" and self.command == "POST":

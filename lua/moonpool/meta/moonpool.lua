@@ -418,9 +418,10 @@ function Workflow:clone() end
 ---@param node string
 ---@param name string
 ---@param value any
+---@param options? {strict: boolean?} strict: raises when the node has no such input, instead of adding it.
 ---@return moonpool.Workflow
 ---@overload fun(self: moonpool.Workflow, node: string, name: string): any
-function Workflow:input(node, name, value) end
+function Workflow:input(node, name, value, options) end
 
 ---Sets several inputs of one node, or of several: wf:inputs{node = {name = value}}. Raises for unknown nodes.
 ---@param node string
@@ -775,8 +776,8 @@ function Client:object_info(class) end
 ---@return moonpool.Error? err
 function Client:free(what) end
 
----POST /interrupt. Waits. Servers before 0.3.57 ignore the id and stop whatever runs.
----@param prompt_id? string
+---POST /interrupt. Waits. Servers before 0.3.57 ignore the id and stop whatever runs; all do without one, so it must be given.
+---@param prompt_id string
 ---@return any ok
 ---@return moonpool.Error? err
 function Client:interrupt(prompt_id) end
