@@ -63,6 +63,8 @@ $B/world: tests/world/campaign.c $(POBJ)
 $B/truth: tests/world/truth.c $(POBJ)
 	$(CC) $(ALL) -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
 
+$B/left: tests/world/left.c $(POBJ)
+	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
 $B/rooms: tests/world/rooms.c $(POBJ)
 	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
 
@@ -103,11 +105,12 @@ part-3:
 test: setup
 	@$(MAKE) --no-print-directory -s specs
 
-specs: all $B/replay $B/world $B/truth $B/rooms $B/host $B/states $B/game $B/poll $B/threads $B/contract
+specs: all $B/replay $B/world $B/truth $B/left $B/rooms $B/host $B/states $B/game $B/poll $B/threads $B/contract
 	@mkdir -p $B/tmp
 	@MAKEFLAGS= $(MAKE) --no-print-directory -s SAN=$(SAN) B=$B LUA=$(LUA) -j4 -k -Otarget part-1 part-2 part-4 $(if $(filter rel,$(SAN)),part-3)
 	@$B/world --seeds $(WORLD_SEEDS)
 	@$B/truth
+	@$B/left
 	@$B/rooms
 
 # Layers, linters, the specs under the sanitizers and once more with an eager collector, planted faults, replays.

@@ -13,6 +13,7 @@ static const opt sim_opts[] = {
     { "speed", OPT_NUMBER, offsetof(sim_args, o) + offsetof(mp_sim_opts, speed), 0.001, 1e6 }, { "vram_gb", OPT_NUMBER, offsetof(sim_args, o) + offsetof(mp_sim_opts, vram_gb), 0.1, 1e5 },
     { "load_gb_s", OPT_NUMBER, offsetof(sim_args, o) + offsetof(mp_sim_opts, load_gb_s), 0.001, 1e6 },
     { "any_node", OPT_BOOL, offsetof(sim_args, o) + offsetof(mp_sim_opts, any_node), 0, 0 }, { "any_ms", OPT_NUMBER, offsetof(sim_args, o) + offsetof(mp_sim_opts, any_ms), 0, 1e9 },
+    { "noise", OPT_NUMBER, offsetof(sim_args, o) + offsetof(mp_sim_opts, noise), 0, 1 },
     { "cache", OPT_TEXT, offsetof(sim_args, o) + offsetof(mp_sim_opts, cache), 0, 0 }, { "cache_size", OPT_INT, offsetof(sim_args, o) + offsetof(mp_sim_opts, cache_size), 1, 1e6 },
     { "random_errors", OPT_BOOL, offsetof(sim_args, o) + offsetof(mp_sim_opts, random_errors), 0, 0 },
     { "no_orphans", OPT_BOOL, offsetof(sim_args, o) + offsetof(mp_sim_opts, no_orphans), 0, 0 },

@@ -86,6 +86,13 @@ static double model_use(mp_sim *s, const char *name) {
     return gb / (s->o.load_gb_s > 0 ? s->o.load_gb_s : 2.5);
 }
 
+/* No two runs of a node take the same; one node in a run is as slow as all of its steps. */
+static double luck(mp_sim *s) {
+    double sum = mp_rng_unit(&s->rng) + mp_rng_unit(&s->rng) + mp_rng_unit(&s->rng) - 1.5;       /* about normal; its deviation is 1/2 */
+    double by = 1 + s->o.noise * 2 * sum;
+    return by > 0.05 ? by : 0.05;
+}
+
 void node_cost(mp_sim *s, const mp_json *prompt, const node *n, mp_time *once, int *steps, mp_time *per_step) {
     double speed = s->o.speed > 0 ? s->o.speed : 1, ms = 5, step_ms = 0, mp_ms = 0;
     int w, h, batch, known = n->def != NULL;
@@ -106,6 +113,7 @@ void node_cost(mp_sim *s, const mp_json *prompt, const node *n, mp_time *once, i
         const char *file_name = model_of(prompt, mp_json_get(prompt, n->id), 0);
         if (file_name) ms += 1000 * model_use(s, file_name);
     }
+    if (s->o.noise > 0) speed /= luck(s);
     *once = (mp_time)((ms + mp_ms * size) * 1000 / speed);
     *per_step = (mp_time)(step_ms * 1000 / speed);
     if (!step_ms && *steps && !own) { *per_step = *once / *steps; *once = 0; }

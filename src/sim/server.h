@@ -21,6 +21,7 @@ typedef struct mp_sim_opts {
     double vram_gb, load_gb_s;                       /* VRAM for models (0: 24) and how fast they load (0: 2.5 GB/s) */
     int any_node;                                    /* accept every class, at `any_ms`; ends of the graph are outputs */
     double any_ms;                                   /* 0: 50 */
+    double noise;                                    /* standard deviation of what a node takes, as a share of it: 0 (always the same) to 1 */
     const char *cache;                               /* "classic" (also NULL): what the prompt before had; "lru"; "none" */
     int cache_size;                                  /* lru: results kept; 0: 100 */
     int random_errors;                               /* of one node, in an order that each server draws for itself */

@@ -145,6 +145,7 @@
 ---@field costs? table<string, number|moonpool.SimCost> What node classes take at speed 1, instead of the built-in figures.
 ---@field catalogue? string Text (not the path) of a saved GET /object_info (default: built-in classes).
 ---@field any_node? boolean Accept every node class; ends of the graph are outputs (default false).
+---@field noise? number Standard deviation of what a node takes, as a share of it: 0 (default: always the same) to 1.
 ---@field any_ms? number What an unknown class takes (ms, default 50; 0 also means 50).
 ---@field cache? "classic"|"lru"|"none" What is kept of earlier prompts (default "classic").
 ---@field cache_size? integer Results kept with "lru" (default 100; 1 to 1e6).
