@@ -463,8 +463,8 @@ function Result:fetch(file, options)
   end
   local began = core.now()
   local bytes, err = retry(function()
-    local client, gone = maker(self)
-    if not client then return nil, gone end
+    local client, problem = maker(self)
+    if not client then return nil, problem end
     local reply, e = call(client, "GET", view_path(file), nil, { max_body = bound })
     if not reply then
       e.final = e.kind == "limit"
@@ -894,7 +894,7 @@ function Pool:shutdown(options)
   known(options, { drain = true, timeout_ms = true }, "shutdown")
   local given, bound = options and options.drain, options and options.timeout_ms
   if given ~= nil and type(given) ~= "boolean" then error("shutdown: option 'drain': true or false expected, got " .. type(given), 2) end
-  if bound ~= nil and (type(bound) ~= "number" or not (bound >= 0)) then error("shutdown: option 'timeout_ms': milliseconds from 0 expected, got " .. tostring(bound), 2) end
+  if bound ~= nil and (type(bound) ~= "number" or bound ~= bound or bound < 0) then error("shutdown: option 'timeout_ms': milliseconds from 0 expected, got " .. tostring(bound), 2) end
   if self:_closed() then return end
   local drain = options and options.drain or false
   local timeout = options and options.timeout_ms or not drain and 2000 or nil

@@ -42,11 +42,13 @@ end
 kinds.torn = proxied(function(random) return "cut %d " .. random:int(0, random:chance(50) and 300 or 4000) end, 200, 1500)
 kinds.delay = proxied(function(random) return "delay %d " .. random:int(20, 1500) end, 500, 4000)
 kinds.half = proxied(function(random) return "half %d " .. random:pick { "up", "down" } end, 500, 5000)
+-- The server is told that we have finished, or we that it has, while the other direction stays open.
+kinds.fin = proxied(function(random) return "fin %d " .. random:pick { "up", "down" } end, 100, 2000)
 kinds.drop = proxied(function() return "drop %d on" end, 200, 3000)
 
 local Faults = {}
 Faults.__index = Faults
-Faults.names = { "kill", "stop", "cut", "torn", "delay", "half", "drop" }
+Faults.names = { "kill", "stop", "cut", "torn", "delay", "half", "fin", "drop" }
 
 -- Starts making faults: one every 50 to 250 ms, of the kinds in the list `names`. Each has random numbers of its own,
 -- so that how fast things go does not change what comes next.

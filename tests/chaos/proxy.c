@@ -5,6 +5,8 @@
  *   cut N BYTES       its connections, new ones too, end after so many more bytes towards the client
  *   delay N MS        bytes wait that long, each way, in order
  *   half N up|down    bytes towards the server (up) or the client (down) are thrown away; the sockets stay open
+ *   fin N up|down     each of its connections ends in that direction, as when the sender has finished, and goes on in the other;
+ *                     what still comes for that direction is thrown away
  *   drop N on|off     new connections are refused
  *   heal N            the end of all these; connections whose bytes were thrown away are reset, as what would
  *                     follow could only mislead
@@ -30,7 +32,7 @@ typedef struct flow {                                /* one direction of a conne
     uv_tcp_t *from, *to;
     chunk *first, *last, *writing;
     size_t held;
-    int reading, over;                               /* over: its end was passed on */
+    int reading, ended, over;                        /* ended: nothing is taken any more; over: its end was passed on */
     uv_timer_t timer;
     uv_write_t write;
     uv_shutdown_t shutdown;
@@ -204,13 +206,13 @@ static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b) {
         if (n < 0) finish(c, 1);                     /* a reset is passed on as one */
         return;
     }
-    if (thrown) {
-        c->lossy = 1;
+    if (thrown || f->ended) {
+        c->lossy |= thrown;
         free(k);
         return;
     }
     if (n == UV_EOF && !k) k = alloc(sizeof *k);
-    k->end = n == UV_EOF;
+    k->end = f->ended = n == UV_EOF;
     k->n = k->end ? 0 : (size_t)n;
     chunk *small = realloc(k, sizeof *k + k->n);     /* many small pieces shall not hold a buffer each */
     put(f, small ? small : k);
@@ -292,6 +294,17 @@ static void cut(route *r, const char *arg) {
     }
 }
 
+static void fin(route *r, int up) {
+    for (conn *c = r->conns, *next; c; c = next) {
+        next = c->next;
+        flow *f = up ? &c->up : &c->down;
+        if (f->ended) continue;
+        chunk *k = alloc(sizeof *k);
+        k->end = f->ended = 1;
+        put(f, k);
+    }
+}
+
 static void heal(route *r) {
     r->up_void = r->down_void = 0;
     r->delay = 0;
@@ -316,6 +329,8 @@ static void command(const char *line) {
     else if (r && strcmp(verb, "delay") == 0 && *arg) r->delay = strtoull(arg, NULL, 10);
     else if (r && strcmp(verb, "half") == 0 && strcmp(arg, "up") == 0) r->up_void = 1;
     else if (r && strcmp(verb, "half") == 0 && strcmp(arg, "down") == 0) r->down_void = 1;
+    else if (r && strcmp(verb, "fin") == 0 && strcmp(arg, "up") == 0) fin(r, 1);
+    else if (r && strcmp(verb, "fin") == 0 && strcmp(arg, "down") == 0) fin(r, 0);
     else if (r && strcmp(verb, "drop") == 0 && strcmp(arg, "on") == 0) refuse(r);
     else if (r && strcmp(verb, "drop") == 0 && strcmp(arg, "off") == 0) listen_again(r);
     else if (r && strcmp(verb, "heal") == 0) heal(r);

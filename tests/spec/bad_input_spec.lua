@@ -573,11 +573,11 @@ describe("a server that talks too much", function()
     pool:on("warn", function(e) lines[#lines + 1] = e.message end)
     local job = pool:submit(K.picture())
     K.till("it runs", function() return job.status == "running" end)
-    local frames = {}
+    local said = {}
     for i = 1, 10100 do
-      frames[i] = ('{"type": "executed", "data": {"node": "n%d", "display_node": "n%d", "output": {"text": ["x"]}, "prompt_id": "%s"}}'):format(i, i, job.prompt_id)
+      said[i] = ('{"type": "executed", "data": {"node": "n%d", "display_node": "n%d", "output": {"text": ["x"]}, "prompt_id": "%s"}}'):format(i, i, job.prompt_id)
     end
-    s:say(frames)
+    s:say(said)
     s:go()
     local r, n = K.completed(job), 0
     for _ in pairs(r.raw_outputs) do n = n + 1 end

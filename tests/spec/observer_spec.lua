@@ -550,9 +550,6 @@ describe("job:time_left", function()
     assert.is_true(0 <= low and low <= ms and ms <= high)
     K.completed(job)
   end)
-
-  -- 30 steps of 20 ms, so half a job is 300 ms and its tenth 30 ms; what a busy machine adds to a step is learnt in
-  -- the five runs before. The median lets two of the five jobs be disturbed.
 end)
 
 -- ---- previews ---------------------------------------------------------------------------------------------------
