@@ -99,6 +99,13 @@ static void left_executor(prompt *pr, mp_time now) {
     else prompt_ask_history(pr, now);
 }
 
+/* Most messages only put off what a client is looked at for; these may bring a look nearer: the first of a prompt, those that say how
+ * it ends, and any when looks had become rare. */
+static int brings_nearer(const mp_client *c, const prompt *pr, const mp_msg *m) {
+    if (pr->at != AT_RUNNING || c->wedged || c->poll_step != client_poll(c)) return 1;
+    return m->kind == MP_MSG_SUCCESS || m->kind == MP_MSG_ERROR || m->kind == MP_MSG_INTERRUPTED || (m->kind == MP_MSG_EXECUTING && !m->node.p);
+}
+
 static void of_prompt(mp_client *c, prompt *pr, const mp_msg *m, mp_time now) {
     c->moved = now;
     client_unwedge(c, 1, now);
@@ -128,8 +135,9 @@ static void of_prompt(mp_client *c, prompt *pr, const mp_msg *m, mp_time now) {
     }
 }
 
-void frame_message(mp_client *c, const mp_msg *m, mp_time now) {
+static void message(mp_client *c, const mp_msg *m, mp_time now) {
     prompt *pr = m->prompt_id.n ? prompt_by_id(c, m->prompt_id) : NULL;
+    int rearm = pr && brings_nearer(c, pr, m);
     c->heard = now;
     c->status_due = MP_NEVER;
     emit_message(c, m, now);
@@ -138,6 +146,7 @@ void frame_message(mp_client *c, const mp_msg *m, mp_time now) {
         if (m->queue_remaining >= 0) c->queue_remaining = m->queue_remaining;
     } else if (m->kind == MP_MSG_PREVIEW) preview(c, pr, m, now);
     else if (pr) of_prompt(c, pr, m, now);
+    if (rearm) client_rearm(c, now);
 }
 
 /* While a POST's reply is awaited from a server that may choose ids itself, messages of ids we do not know are kept. */
@@ -178,7 +187,6 @@ void mp_pool_frame(mp_pool *p, mp_client *c, uint64_t conn, int binary, mp_str f
         complain(c, e.msg);
         return;
     }
-    if (!keep_early(c, &m, binary, frame, now)) frame_message(c, &m, now);
-    client_rearm(c, now);
+    if (!keep_early(c, &m, binary, frame, now)) message(c, &m, now);
     dispatch(p, now);
 }

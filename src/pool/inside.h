@@ -406,7 +406,6 @@ void upload_forget(mp_client *c, int only_temp);
 void attempt_failed(mp_pool *p, mp_job *j, mp_client *c, mp_failure *f, mp_time now);
 
 /* frame.c */
-void frame_message(mp_client *c, const mp_msg *m, mp_time now);
 void early_replay(mp_client *c, prompt *pr, mp_time now);
 void early_clear(mp_client *c);
 #endif
