@@ -233,6 +233,7 @@ static void send(mp_pool *p, mp_job *j, mp_client *c, mp_time now) {
     pr->k = client_known(c, s, 1);
     pr->k->users++;
     pr->silence = silence_bound(pr);
+    pr->patience = begin_bound(pr);
     while (*at) at = &(*at)->next;
     *at = pr;
     if (c->load++ == 0) c->moved = now;

@@ -92,7 +92,7 @@ typedef struct prompt {                              /* what every message reads
     uint8_t accepted;                                /* that was told */
     uint8_t gap;                                     /* messages may have been missed: outputs come from the history */
     mp_time began, settled, verdict_at, due;         /* settled: when the reply (or its loss) came; due: next look */
-    mp_time silence;                                 /* how long nothing may be heard of it */
+    mp_time silence, patience;                       /* how long nothing may be heard of it; how long it may wait where nothing runs */
     char *real;                                      /* the server's id when it chose one */
     int taking;                                      /* being taken back: a delete was sent while it only waits */
     int streams;                                     /* has nodes that send their pictures over the socket */
@@ -391,6 +391,7 @@ void give_up_all(mp_client *c, mp_fail_kind kind, const char *words, int keep, m
 void prompt_interrupted(prompt *pr, mp_time now);
 mp_failure *prompt_failure(prompt *pr);              /* to be set */
 mp_time silence_bound(const prompt *pr);
+mp_time begin_bound(const prompt *pr);
 prompt *prompt_by_id(mp_client *c, mp_str id);
 mp_time jitter(mp_pool *p, mp_time t);               /* give or take 30 % */
 int take_back(mp_client *idle, mp_time now);         /* nothing waits for this client: fetch a prompt that only waits elsewhere */

@@ -402,6 +402,13 @@ mp_time silence_bound(const prompt *pr) {
     return bound ? bound : MP_NEVER;
 }
 
+/* How long it may wait where nothing runs: noted with the other. */
+mp_time begin_bound(const prompt *pr) {
+    const struct wishes *x = pr->job->wishes;
+    mp_time bound = x && x->execution_start ? x->execution_start : pr->client->pool->o.execution_start;
+    return bound ? bound : MP_NEVER;
+}
+
 static mp_time silence_due(const mp_client *c, const outlook *o) {
     return o->silent && o->silent->silence != MP_NEVER ? c->moved + o->silent->silence : MP_NEVER;
 }
@@ -409,12 +416,10 @@ static mp_time silence_due(const mp_client *c, const outlook *o) {
 /* By when the first that waits should begin: nothing of ours runs there, and as far as we know nothing of others. */
 static mp_time begin_due(const mp_client *c, const outlook *o) {
     const prompt *first = o->first;
-    if (!first) return MP_NEVER;
-    const struct wishes *x = first->job->wishes;
-    mp_time bound = x && x->execution_start ? x->execution_start : c->pool->o.execution_start;
+    if (!first || first->patience == MP_NEVER) return MP_NEVER;
     mp_time from = first->settled > c->moved ? first->settled : c->moved;
     if (c->start_from > from) from = c->start_from;
-    return bound && bound != MP_NEVER ? from + bound : MP_NEVER;
+    return from + first->patience;
 }
 
 /* Out of work for a minute, then twice as long each time; what it holds goes elsewhere. */
