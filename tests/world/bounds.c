@@ -1,0 +1,307 @@
+/* tests/world/bounds.c -- the pool's own bounds in virtual time, to the microsecond, with a server that answers as it is told. Prints a line for
+ * each, or what was wrong first.
+ *   pauses    between attempts to connect: a quarter of the base, the base, doubled up to the cap, each give or take 30 %, without end
+ *   silences  node_silence and cold_silence count from the last word of a prompt; total from submit, whatever is said */
+#include "base/rng.h"
+#include "pool/pool.h"
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef struct {                                     /* a pool with one client, and the server behind it */
+    mp_pool *p;
+    mp_client *c;
+    mp_time now;
+    int up;                                          /* it takes connections; else it refuses them */
+    uint64_t conn;
+    char prompt[MP_UUID_SIZE];                       /* the newest; it runs there as long as nobody says that it has ended */
+    int running;
+    mp_time tried;                                   /* the newest attempt to connect */
+    size_t tries, ended;                             /* ended: jobs */
+    mp_time ended_at;
+    mp_event_kind how;
+} play;
+
+static char words[400];
+static const char *wrong(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static const char *wrong(const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(words, sizeof words, fmt, ap);
+    va_end(ap);
+    return words;
+}
+
+static void answer(play *x, const mp_action *a) {
+    mp_result r = { 0 };
+    mp_buf b = { 0 };
+    if (a->kind == MP_ACT_CONNECT) {
+        x->tried = x->now;
+        x->tries++;
+        if (x->up) x->conn = a->id;
+        r.status = 101;
+    }
+    if (!x->up && a->kind != MP_ACT_CLOSE) r = (mp_result){ .code = MP_EREFUSED, .message = "refused" };
+    else if (a->kind == MP_ACT_HTTP) {
+        const char *id = a->body ? strstr(a->body, "\"prompt_id\":\"") : NULL;
+        r.status = 200;
+        if (strcmp(a->path, "/system_stats") == 0) mp_buf_puts(&b, "{\"system\":{\"comfyui_version\":\"0.18.1\"}}");
+        else if (strcmp(a->path, "/prompt") == 0) {
+            snprintf(x->prompt, sizeof x->prompt, "%.36s", id + 13);
+            x->running = 1;
+            mp_buf_printf(&b, "{\"prompt_id\":\"%s\",\"number\":1,\"node_errors\":{}}", x->prompt);
+        } else if (strcmp(a->path, "/queue") == 0 && strcmp(a->method, "GET") == 0) {
+            mp_buf_puts(&b, "{\"queue_running\":[");
+            if (x->running) mp_buf_printf(&b, "[1,\"%s\",{},{},[]]", x->prompt);
+            mp_buf_puts(&b, "],\"queue_pending\":[]}");
+        } else mp_buf_puts(&b, "{}");
+        r.body = mp_buf_view(&b);
+    }
+    mp_pool_done(x->p, a->id, &r, x->now);
+    mp_buf_free(&b);
+}
+
+static void drain(play *x) {
+    mp_action a;
+    mp_event e;
+    while (mp_pool_take_action(x->p, &a)) {
+        answer(x, &a);
+        free(a.path);
+        free(a.body);
+    }
+    for (; mp_pool_take_event(x->p, &e); mp_event_clear(&e))
+        if (mp_event_ends(e.kind)) {
+            x->ended++;
+            x->ended_at = e.t;
+            x->how = e.kind;
+        }
+}
+
+/* Ticks as asked for, until nothing is to be done before `until` or, with `tries`, so many attempts to connect were made. */
+static void go_on(play *x, mp_time until, size_t tries) {
+    for (drain(x); mp_pool_next(x->p) <= until && (!tries || x->tries < tries); drain(x)) {
+        if (mp_pool_next(x->p) > x->now) x->now = mp_pool_next(x->p);
+        mp_pool_tick(x->p, x->now);
+    }
+    if (!tries) x->now = until;
+}
+
+static void open_play(play *x, const mp_pool_opts *o, uint64_t seed, int up) {
+    memset(x, 0, sizeof *x);
+    x->now = MP_MS(1000);
+    x->up = up;
+    x->p = mp_pool_new(o, seed, NULL, NULL);
+    x->c = mp_pool_add_client(x->p, "http://there", NULL, x->now, NULL);
+}
+
+/* ---- pauses ------------------------------------------------------------------------------------------------------------------------- */
+
+enum { TRIES = 40, SEEDS = 200 };
+
+static mp_time pause_due(const mp_pool_opts *o, int n) {             /* the n-th, without its jitter */
+    mp_time t = n ? o->reconnect_base : o->reconnect_base / 4;
+    for (int i = 1; i < n && t < o->reconnect_cap; i++) t *= 2;
+    return t < o->reconnect_cap ? t : o->reconnect_cap;
+}
+
+/* One more attempt fails: how long the pool waited before it, in parts of what was due. */
+static double next_ratio(play *x, mp_time due) {
+    mp_time before = x->tried;
+    go_on(x, MP_NEVER - 1, x->tries + 1);
+    drain(x);
+    return (double)(x->tried - before) / (double)due;
+}
+
+static const char *pauses_of(const mp_pool_opts *o) {
+    double least[TRIES], most[TRIES];
+    for (int n = 0; n < TRIES; n++) { least[n] = 9; most[n] = 0; }
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        play x;
+        open_play(&x, o, seed, 0);
+        drain(&x);
+        for (int n = 0; n < TRIES; n++) {
+            double ratio = next_ratio(&x, pause_due(o, n));
+            if (ratio < 0.7 || ratio > 1.3) return wrong("seed %llu: pause %d is %.3f of %lld us", (unsigned long long)seed, n + 1, ratio, (long long)pause_due(o, n));
+            least[n] = ratio < least[n] ? ratio : least[n];
+            most[n] = ratio > most[n] ? ratio : most[n];
+        }
+        mp_pool_free(x.p);
+    }
+    for (int n = 0; n < TRIES; n++)                  /* of 200 even draws one comes this near to each end, but once in 10^7 times */
+        if (least[n] > 0.75 || most[n] < 1.25) return wrong("pause %d: only %.3f to %.3f of what is due, in %d seeds", n + 1, least[n], most[n], SEEDS);
+    return NULL;
+}
+
+/* A link that held for as long as the base begins anew; one that came up and fell at once goes on as if it had not. */
+static const char *pauses_after(const mp_pool_opts *o, mp_time held, int from) {
+    play x;
+    open_play(&x, o, 7, 0);
+    drain(&x);
+    for (int n = 0; n < 3; n++) next_ratio(&x, 1);
+    x.up = 1;
+    next_ratio(&x, 1);
+    if (mp_client_get_state(x.c) != MP_CLIENT_ONLINE) return wrong("it does not come online");
+    go_on(&x, x.now + held, 0);
+    x.up = 0;
+    x.tried = x.now;
+    mp_pool_lost(x.p, x.c, x.conn, "cut", x.now);
+    for (int n = from; n < from + 3; n++) {
+        double ratio = next_ratio(&x, pause_due(o, n));
+        if (ratio < 0.7 || ratio > 1.3) return wrong("a link that held for %lld us: pause %d is %.3f of %lld us", (long long)held, n - from + 1, ratio, (long long)pause_due(o, n));
+    }
+    mp_pool_free(x.p);
+    return NULL;
+}
+
+static const char *try_pauses(void) {
+    mp_pool_opts usual, other;
+    const char *bad;
+    mp_pool_defaults(&usual);
+    mp_pool_defaults(&other);
+    other.reconnect_base = MP_MS(50);
+    other.reconnect_cap = MP_MS(700);
+    if (usual.reconnect_base != MP_MS(1000) || usual.reconnect_cap != MP_MS(15000)) return "the defaults are not those of the README";
+    if ((bad = pauses_of(&usual)) || (bad = pauses_of(&other))) return bad;
+    if ((bad = pauses_after(&usual, usual.reconnect_base, 0)) || (bad = pauses_after(&usual, usual.reconnect_base - 1, 4))) return bad;
+    printf("pauses: %d in each of %d seeds, twice\n", TRIES, SEEDS);
+    return NULL;
+}
+
+/* ---- silences ----------------------------------------------------------------------------------------------------------------------- */
+
+static void say(play *x, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void say(play *x, const char *fmt, ...) {
+    char text[400];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    mp_pool_frame(x->p, x->c, x->conn, 0, mp_str_of(text), x->now);
+    drain(x);
+}
+
+static void begins(play *x) { say(x, "{\"type\":\"execution_start\",\"data\":{\"prompt_id\":\"%s\",\"timestamp\":1}}", x->prompt); }
+static void node(play *x, const char *id) { say(x, "{\"type\":\"executing\",\"data\":{\"node\":\"%s\",\"display_node\":\"%s\",\"prompt_id\":\"%s\"}}", id, id, x->prompt); }
+static void step(play *x, int n) { say(x, "{\"type\":\"progress\",\"data\":{\"value\":%d,\"max\":20,\"prompt_id\":\"%s\",\"node\":\"1\"}}", n, x->prompt); }
+
+static void ends(play *x) {
+    x->running = 0;
+    say(x, "{\"type\":\"execution_success\",\"data\":{\"prompt_id\":\"%s\",\"timestamp\":1}}", x->prompt);
+    say(x, "{\"type\":\"executing\",\"data\":{\"node\":null,\"prompt_id\":\"%s\"}}", x->prompt);
+}
+
+static void submit(play *x, const char *class_type, mp_time silence, mp_time total) {
+    char text[200];
+    mp_job_opts o;
+    snprintf(text, sizeof text, "{\"1\":{\"class_type\":\"%s\",\"inputs\":{}},\"2\":{\"class_type\":\"Show\",\"inputs\":{\"images\":[\"1\",0]}}}", class_type);
+    mp_workflow *w = mp_workflow_parse(text, strlen(text), NULL);
+    mp_job_defaults(&o);
+    o.max_attempts = 1;
+    o.node_silence = silence;
+    o.total = total;
+    mp_pool_submit(x->p, w, &o, x->now, NULL);
+    mp_workflow_unref(w);
+    drain(x);
+}
+
+/* Nothing more is said: the job fails at `due`, not a microsecond before or after. */
+static const char *fails_at(play *x, const char *what, mp_time due) {
+    size_t before = x->ended;
+    go_on(x, due - 1, 0);
+    if (x->ended != before) return wrong("%s: ended %lld us too early", what, (long long)(due - x->ended_at));
+    go_on(x, due + MP_MS(3600000), 0);
+    if (x->ended == before) return wrong("%s: goes on for ever", what);
+    if (x->ended_at != due) return wrong("%s: ended %lld us too late", what, (long long)(x->ended_at - due));
+    return x->how == MP_EV_JOB_FAILED ? NULL : wrong("%s: did not fail", what);
+}
+
+/* Half an hour without a word, and the prompt still is waited for. */
+static const char *waits(play *x, const char *what) {
+    size_t before = x->ended;
+    go_on(x, x->now + MP_MS(1800000), 0);
+    return x->ended == before ? NULL : wrong("%s: given up after %lld us", what, (long long)(x->ended_at - x->now + MP_MS(1800000)));
+}
+
+static mp_pool_opts bounds(mp_time node_silence, mp_time cold_silence, mp_time total) {
+    mp_pool_opts o;
+    mp_pool_defaults(&o);
+    o.node_silence = node_silence;
+    o.cold_silence = cold_silence;
+    o.total = total;
+    return o;
+}
+
+static void open_run(play *x, const mp_pool_opts *o, mp_time silence, mp_time total) {
+    open_play(x, o, 1, 1);
+    drain(x);
+    submit(x, "A", silence, total);
+    begins(x);
+}
+
+/* One that was run here before, and is begun again. */
+static void open_warm(play *x, const mp_pool_opts *o) {
+    open_run(x, o, 0, 0);
+    ends(x);
+    submit(x, "A", 0, 0);
+    begins(x);
+}
+
+static const char *try_silences(void) {
+    static const mp_time S = MP_MS(1000);
+    mp_pool_opts o, usual;
+    const char *bad = NULL;
+    play x;
+    int cases = 0;
+#define CASE(open, check) do { open; if ((bad = check)) return bad; mp_pool_free(x.p); cases++; } while (0)
+    mp_pool_defaults(&usual);
+    CASE(open_run(&x, &usual, 0, 0), fails_at(&x, "the default, for a first run", x.now + 900 * S));
+    CASE(open_warm(&x, &usual), fails_at(&x, "the default", x.now + 300 * S));
+
+    o = bounds(20 * S, 50 * S, 0);
+    CASE(open_run(&x, &o, 0, 0), fails_at(&x, "a first run", x.now + 50 * S));
+    CASE(open_warm(&x, &o), fails_at(&x, "a further run", x.now + 20 * S));
+    CASE((open_warm(&x, &o), ends(&x), submit(&x, "B", 0, 0), begins(&x)), fails_at(&x, "the first run of another workflow", x.now + 50 * S));
+    CASE((open_run(&x, &o, 7 * S, 0)), fails_at(&x, "a first run with a bound of its own", x.now + 7 * S));
+
+    /* Every word restarts it: twenty times as long as the bound, and it still runs. */
+    open_warm(&x, &o);
+    for (int i = 0; i < 20; i++) {
+        go_on(&x, x.now + 20 * S - 1, 0);
+        if (x.ended != 1) return wrong("a run that speaks: given up after word %d", i);
+        if (i % 2) node(&x, i % 4 == 1 ? "1" : "2");
+        else step(&x, i + 1);
+    }
+    CASE((void)0, fails_at(&x, "a run that spoke", x.now + 20 * S));
+
+    o = bounds(50 * S, 20 * S, 0);
+    CASE(open_run(&x, &o, 0, 0), fails_at(&x, "a first run with cold_silence below node_silence", x.now + 50 * S));
+    o = bounds(0, 20 * S, 0);
+    CASE(open_run(&x, &o, 0, 0), waits(&x, "node_silence 0, a first run"));
+    CASE(open_warm(&x, &o), waits(&x, "node_silence 0"));
+    o = bounds(20 * S, 0, 0);
+    CASE(open_run(&x, &o, 0, 0), fails_at(&x, "cold_silence 0", x.now + 20 * S));
+    o = bounds(20 * S, 20 * S, 0);
+    CASE(open_run(&x, &o, MP_NEVER, 0), waits(&x, "a job without the bound"));
+
+    o = bounds(0, 0, 30 * S);
+    open_run(&x, &o, 0, 0);
+    mp_time begun = x.now;
+    for (int i = 1; i < 15; i++) {
+        go_on(&x, begun + 2 * i * S, 0);
+        step(&x, i);
+    }
+    CASE((void)0, fails_at(&x, "total", begun + 30 * S));
+    CASE(open_run(&x, &o, 0, 9 * S), fails_at(&x, "a job with a total of its own", x.now + 9 * S));
+    CASE(open_run(&x, &o, 0, MP_NEVER), waits(&x, "a job without a total"));
+    o = bounds(0, 0, 0);
+    CASE(open_run(&x, &o, 0, 0), waits(&x, "no bound at all"));
+    printf("silences: %d bounds kept to the microsecond\n", cases);
+    return NULL;
+}
+
+int main(void) {
+    const char *bad;
+    if ((bad = try_pauses())) return printf("pauses: %s\n", bad), 1;
+    if ((bad = try_silences())) return printf("silences: %s\n", bad), 1;
+    return 0;
+}
