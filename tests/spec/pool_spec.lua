@@ -962,6 +962,19 @@ describe("seeds of -1", function()
     assert.equal(2, n)
   end)
 
+  it("count as such in noise_seed too: in the text, changed, and new", function()
+    local pool, c = pool_of { sim { any_node = true } }
+    local function sampler(value) return changed('"KSampler", "inputs": {"seed": 1,', '"MySampler", "inputs": {"noise_seed": ' .. value .. ",") end
+    for _, wf in ipairs { sampler "-1", sampler("7"):input("3", "noise_seed", -1), picture():input("3", "noise_seed", -1) } do
+      local r = pool:submit(wf):wait()
+      assert.same({ "completed", 1 }, { r.status, #r.auto_seeds })
+      local s = r.auto_seeds[1]
+      assert.same({ "3", "noise_seed", "integer" }, { s.node, s.input, math.type(s.seed) })
+      assert.is_true(s.seed >= 0)
+      assert.equal(s.seed, assert(c:history(r.prompt_id))[r.prompt_id].prompt[3]["3"].inputs.noise_seed)
+    end
+  end)
+
   it("leave other seeds as they are", function()
     local r = pool_of { sim() }:submit(picture():set("3.seed", 18446744073709551615)):wait()
     assert.same({}, r.auto_seeds)
