@@ -756,6 +756,32 @@ describe("pool:results", function()
   end)
 end)
 
+describe("completed_retention", function()
+  local function run(pool, seed) return pool:submit(picture():input("3", "seed", seed)):wait().job_id end
+
+  -- The ids of so many jobs that were fetched, one after the other; nobody holds on to them.
+  local function fetched(pool, n)
+    local ids = {}
+    for i = 1, n do
+      ids[i] = run(pool, i)
+      collectgarbage()
+    end
+    return ids
+  end
+
+  it("keeps so many jobs that were fetched for pool:job, the newest", function()
+    local pool = pool_of({ sim() }, { completed_retention = 2 })
+    local ids = fetched(pool, 5)
+    for i = 1, 3 do assert.is_nil(pool:job(ids[i])) end
+    for i = 4, 5 do assert.same({ ids[i], "completed" }, { pool:job(ids[i]).id, pool:job(ids[i]):result().status }) end
+  end)
+
+  it("of 0 keeps all", function()
+    local pool = pool_of({ sim() }, { completed_retention = 0 })
+    for i, id in ipairs(fetched(pool, 5)) do assert.equal(i, pool:job(id):result().workflow:input("3", "seed")) end
+  end)
+end)
+
 describe("events", function()
   it("of a job come in order", function()
     local pool = pool_of { sim() }
