@@ -354,6 +354,20 @@ describe("states", function()
     assert.equal("timeout", r.error.kind)
   end)
 
+  it("fail at the pool's total_ms and node_silence_ms as at the job's own, and a first run at cold_silence_ms", function()
+    local s = sim()
+    s:wedge()
+    for _, bounds in ipairs { { total_ms = 30 }, { node_silence_ms = 30, cold_silence_ms = 30 } } do
+      bounds.max_attempts = 1
+      local r = pool_of({ s }, bounds):submit(picture()):wait()
+      assert.same({ "failed", "timeout" }, { r.status, r.error.kind })
+      assert.matches(bounds.total_ms and "total_ms" or "node_silence_ms", r.error.message)
+    end
+    local job = pool_of({ s }, { node_silence_ms = 30, max_attempts = 1 }):submit(picture())
+    assert.equal("timeout", select(2, job:wait(90)).kind)
+    assert.equal("assigned", job.status)
+  end)
+
   it("leave a server that hangs for one that works", function()
     local a, b = sim(), sim()
     a:wedge()
