@@ -459,11 +459,23 @@ describe("a result", function()
     assert.equal("bytes of chair.glb", assert(r:fetch(r.files[1])))
   end)
 
+  scripted("has encrypted pictures apart from the others, and both among its files", function()
+    local function picture(name) return { filename = name, subfolder = "safe", type = "output" } end
+    local outputs = { ["9"] = { images = { picture "plain.png" }, encrypted_images = { picture "a.enc", picture "b.enc" } } }
+    local s = K.server { outputs = outputs }
+    local pool = K.pool_of { s }
+    local r = K.completed(pool:submit(many(outputs)))
+    assert.same({ { "a.enc", "b.enc" }, { "plain.png" }, { "a.enc", "b.enc", "plain.png" } }, { names_of(r.encrypted_images), names_of(r.images), names_of(r.files) })
+    local f = r.encrypted_images[2]
+    assert.same({ "9", "encrypted_images", "safe", "output" }, { f.node, f.kind, f.subfolder, f.type })
+    assert.equal("bytes of b.enc", assert(r:fetch(f)))
+  end)
+
   scripted("of a job without any output is empty", function()
     local s = K.server { outputs = { ["9"] = null } }
     local pool = K.pool_of { s }
     local r = K.completed(pool:submit(K.picture()))
-    assert.same({ 0, 0 }, { #r.files, #r.images })
+    assert.same({ 0, 0, 0 }, { #r.files, #r.images, #r.encrypted_images })
     assert.same({}, r:save(H.folder "nothing"))
   end)
 
