@@ -349,6 +349,15 @@ describe("include_outputs", function()
     end)
   end
 
+  it("may name them as the workflow does", function()
+    local pool = K.pool_of { K.sim() }
+    local r = K.completed(pool:submit(K.two_outputs():output("first", "9"):output("second", "10"), { include_outputs = { "second" } }))
+    assert.is_table(r.outputs["10"])
+    assert.same({ r.outputs["10"], nil, nil }, { r.outputs.second, r.outputs["9"], r.outputs.first })
+    assert.same({ 1, "10" }, { #r.files, r.files[1].node })
+    assert.is_table(r.raw_outputs["9"])
+  end)
+
   it("wants a list of node ids", function()
     local pool = K.pool()
     assert.error_matches(function() pool:submit(K.picture(), { include_outputs = "9" }) end, "include_outputs")
