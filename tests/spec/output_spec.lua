@@ -622,6 +622,14 @@ describe("save", function()
     end
   end)
 
+  scripted("puts the client's name where the pattern has {client}, harmlessly", function()
+    local s = K.server()
+    local pool = K.pool_of { { s, { name = "big/one" } } }
+    local r = K.completed(pool:submit(K.picture(), { job_id = "j" }))
+    local dir = H.folder "by_client"
+    assert.same({ dir .. "/big_one-j-9-1-a_00001_.png" }, assert(r:save(dir, { pattern = "{client}-{job}-{node}-{index}-{name}.{ext}" })))
+  end)
+
   scripted("of a large file gives all of it", function()
     local size = 24 << 20
     local r = with_files({ { filename = "large.bin", subfolder = "", type = "output" } }, { view = { ["large.bin"] = { size = size } } })
