@@ -230,6 +230,9 @@ function Server:seen(method, path)
   return list
 end
 
+-- What clients said on their sockets, oldest first: {sid, text}.
+function Server:heard() return self:tell "/_heard" end
+
 -- The prompts posted to it, as tables.
 function Server:prompts()
   local list = {}

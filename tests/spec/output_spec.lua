@@ -37,6 +37,89 @@ local function uploads(server)
   return list
 end
 
+-- ---- what is sent -----------------------------------------------------------------------------------------------
+
+describe("a plain job", function()
+  -- What was asked for since there were so many requests.
+  local function asked(s, before)
+    local list = {}
+    for i, r in ipairs(s:seen()) do list[#list + 1] = i > before and r.method .. " " .. r.path or nil end
+    return list
+  end
+
+  scripted("is one request: its prompt", function()
+    local s = K.server()
+    local pool = K.pool_of { s }
+    local before = #s:seen()
+    K.completed(pool:submit(K.picture()))
+    K.turns()
+    assert.same({ "POST /prompt" }, asked(s, before))
+  end)
+
+  scripted("is one request too when another one's prompt is there", function()
+    local s = K.server { hold = "running" }
+    local pool = K.pool_of({ s }, { take_backs = 0 })
+    local before = #s:seen()
+    local a, b = pool:submit(K.picture(1)), pool:submit(K.picture(2))
+    K.till("the first runs, the second waits there", function() return a.status == "running" and #s:prompts() == 2 end)
+    s:set { hold = "" }
+    K.completed(a)
+    K.completed(b)
+    assert.same({ "POST /prompt", "POST /prompt" }, asked(s, before))
+  end)
+end)
+
+describe("front", function()
+  scripted("is said in the prompt of a job that wants it, and of no other", function()
+    local s = K.server()
+    local pool = K.pool_of { s }
+    for i, front in ipairs { true, false } do K.completed(pool:submit(K.picture(i), { front = front })) end
+    K.completed(pool:submit(K.picture(3)))
+    local sent = s:prompts()
+    assert.same({ true, nil, nil }, { sent[1].front, sent[2].front, sent[3].front })
+  end)
+end)
+
+describe("a client's id", function()
+  scripted("is what option client_id says, on the socket and in the prompt, also after the socket was lost", function()
+    local s = K.server()
+    local pool, c = K.pool_of { { s, { client_id = "studio 2/anna" } } }
+    assert.equal("studio 2/anna", c.client_id)
+    s:drop()
+    K.till("there is another socket", function() return #s:seen("GET", "/ws") == 2 and c.online end)
+    K.completed(pool:submit(K.picture()))
+    for _, r in ipairs(s:seen("GET", "/ws")) do assert.equal("clientId=studio%202%2Fanna", r.query) end
+    assert.equal("studio 2/anna", s:prompts()[1].client_id)
+  end)
+
+  scripted("is one of its own without the option, the same on the socket and in the prompt", function()
+    local s = K.server()
+    local pool, c = K.pool_of { s }
+    K.completed(pool:submit(K.picture()))
+    assert.matches("^moonpool%-%x+%-%x+%-%x+%-%x+%-%x+$", c.client_id)
+    assert.same({ "clientId=" .. c.client_id, c.client_id }, { s:seen("GET", "/ws")[1].query, s:prompts()[1].client_id })
+  end)
+end)
+
+describe("on its socket", function()
+  scripted("the pool says first what it understands, again on each", function()
+    local s = K.server()
+    local pool, c = K.pool_of { s }
+    K.till("it has spoken", function() return #s:heard() == 1 end)
+    s:drop()
+    K.till("it has spoken on another socket", function() return #s:heard() == 2 and c.online end)
+    K.completed(pool:submit(K.picture()))
+    local said = s:heard()
+    assert.equal(2, #said)
+    for _, h in ipairs(said) do
+      assert.equal(c.client_id, h.sid)
+      assert.same({ type = "feature_flags", data = { supports_preview_metadata = true } }, moonpool.json.decode(h.text))
+    end
+  end)
+end)
+
+-- ---- attachments ------------------------------------------------------------------------------------------------
+
 describe("attach_image", function()
   it("puts bytes from memory into the server's input folder, and the name into the workflow", function()
     local pool, c = K.pool_of { K.sim() }

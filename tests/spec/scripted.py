@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """ComfyUI servers that do as a spec tells them. Prints the port of the first one and serves until its standard input
 ends. They run nothing; what a prompt gives is in the settings. POST /_new gives the port of another server with these
-settings, /_set changes some, /_seen tells all requests so far, /_go runs what is held, /_drop cuts the sockets, /_say
-sends texts as they are, /_end closes the server."""
+settings, /_set changes some, /_seen tells all requests so far, /_heard what was said on sockets, /_go runs what is held,
+/_drop cuts the sockets, /_say sends texts as they are, /_end closes the server."""
 import base64
 import copy
 import hashlib
@@ -161,7 +161,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.settings = dict(copy.deepcopy(SETTINGS), **settings)
         self.lock = threading.RLock()
-        self.seen, self.sockets, self.queue, self.history = [], {}, [], {}
+        self.seen, self.heard, self.sockets, self.queue, self.history = [], [], {}, [], {}
         self.number = 0
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
@@ -272,6 +272,8 @@ class Handler(BaseHTTPRequestHandler):
                 s.work()
             elif path == "/_seen":
                 answer = s.seen
+            elif path == "/_heard":
+                answer = s.heard
             elif path == "/_go":
                 held, s.settings["hold"] = s.settings["hold"], ""
                 s.work()
@@ -418,6 +420,8 @@ class Handler(BaseHTTPRequestHandler):
                     if op == 8:
                         c.sendall(frame(8, data))
                         break
+                    if op == 1:
+                        server.heard.append({"sid": sid, "text": data.decode("utf-8", "replace")})
                     if op == 9 and server.settings["pongs"]:
                         c.sendall(frame(10, data))
         except OSError:
