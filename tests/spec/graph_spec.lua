@@ -339,6 +339,40 @@ describe("input, inputs, set", function()
   end)
 end)
 
+describe("name_input", function()
+  local function texts(w) return { w:input("6", "text"), w:input("7", "text") } end
+
+  it("gives inputs a name, and set with it sets them all", function()
+    local w = from(H.text_to_image)
+    assert.equal(w, w:name_input("prompt", "6.text", "7.inputs.text"):name_input("steps", "3.steps"))
+    assert.same({ "a lighthouse", "blurry" }, texts(w))
+    assert.equal(w, w:set("prompt", "a harbour"):set("steps", 4))
+    assert.same({ "a harbour", "a harbour", 4 }, { w:input("6", "text"), w:input("7", "text"), w:input("3", "steps") })
+    assert.equal(8, from(H.text_to_image):input("3", "steps"))
+    assert.error_matches(function() from(H.text_to_image):set("prompt", "x") end, '"prompt"')
+  end)
+
+  it("once more under the same name: the new inputs are meant, and paths go on being paths", function()
+    local w = from(H.text_to_image):name_input("prompt", "6.text", "7.text"):name_input("prompt", "6.text")
+    w:set("7.text", "y"):set("prompt", "x")
+    assert.same({ "x", "y" }, texts(w))
+  end)
+
+  it("is a clone's own", function()
+    local w = from(H.text_to_image):name_input("prompt", "6.text", "7.text")
+    local c = w:clone():name_input("size", "5.width", "5.height")
+    c:set("prompt", "cloned"):set("size", 64)
+    assert.same({ "a lighthouse", "blurry" }, texts(w))
+    assert.same({ "cloned", "cloned", 64, 64 }, { c:input("6", "text"), c:input("7", "text"), c:input("5", "width"), c:input("5", "height") })
+    assert.has_error(function() w:set("size", 64) end)
+  end)
+
+  it("raises with words for a value that one of them cannot take", function()
+    local w = from(H.text_to_image):name_input("prompt", "6.text")
+    assert.error_matches(function() w:set("prompt", { "99", 0 }) end, 'links to node "99", which does not exist')
+  end)
+end)
+
 describe("output and find", function()
   local w
   before_each(function() w = from(H.text_to_image) end)
