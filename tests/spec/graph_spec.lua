@@ -617,6 +617,30 @@ describe("refused with words that say what it is and where it breaks:", function
   end)
 end)
 
+describe("workflow.validate", function()
+  it("is true for what could be submitted: a text, a table, a PNG", function()
+    for _, source in ipairs { H.text_to_image, json.decode(H.text_to_image), png { "tEXt", "prompt\0" .. H.text_to_image } } do
+      local ok, err = W.validate(source)
+      assert.same({ true, nil }, { ok, err })
+    end
+  end)
+
+  it("is nil and words for what is broken, or no workflow", function()
+    for source, words in pairs {
+      ['{"12":{"class_type":"A","inputs":{"x":1,"model":["4",0]}}}'] = 'node "12": input "model" links to node "4", which does not exist',
+      ['{"nodes":[],"links":[]}'] = "UI format", ["{"] = "no valid JSON", ['{"prompt":{}}'] = "wrapper",
+    } do
+      local ok, err = W.validate(source)
+      assert.is_nil(ok)
+      assert.matches(words, err.message, 1, true)
+      assert.equal(select(2, W.from(source)).kind, err.kind)
+    end
+    local ok, err = W.validate { ["1"] = { class_type = "A", inputs = { x = { "1", 0 } } } }
+    assert.is_nil(ok)
+    assert.matches("which is itself", err.message)
+  end)
+end)
+
 describe("a loop made by setting a link", function()
   it("ends the job as failed when it is submitted", function()
     local path = H.folder "graph" .. "/loop.lua"      -- in a process of its own, because it did crash
