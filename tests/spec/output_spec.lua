@@ -234,6 +234,97 @@ describe("attach_image", function()
     assert.same({ a = "cat (7).png", b = "cat.png" }, names)
   end)
 
+  for type, mark in K.sorted { input = "", temp = " [temp]", output = " [output]" } do
+    scripted(("of type %s is put there, and named so"):format(type), function()
+      local s = K.server { names = { ["dog.png"] = "dog (1).png" } }
+      local pool = K.pool_of { s }
+      local wf = K.from_image():attach_image("1", "image", cat, "cat.png", { type = type })
+      assert.equal("cat.png" .. mark, K.completed(pool:submit(wf)).workflow:input("1", "image"))
+      wf = K.from_image():attach_image("1", "image", dog, "dog.png", { type = type, subfolder = "pets" })
+      assert.equal("pets/dog (1).png" .. mark, K.completed(pool:submit(wf)).workflow:input("1", "image"))
+      for _, u in ipairs(uploads(s)) do assert.equal(type, u.type) end
+      local sent = s:prompts()
+      assert.same({ "cat.png" .. mark, "pets/dog (1).png" .. mark }, { sent[1].prompt["1"].inputs.image, sent[2].prompt["1"].inputs.image })
+    end)
+  end
+
+  it("of type temp runs there, and again after a restart, which empties that folder", function()
+    local s = K.sim()
+    local pool, c = K.pool_of { s }
+    local retried = K.events(pool, "job:retrying")
+    local wf = K.from_image():attach_image("1", "image", cat, "cat.png", { type = "temp" })
+    K.completed(pool:submit(wf))
+    assert.is_nil(input_file(c, "cat.png"))
+    s:restart(1)
+    K.till("it is away", function() return not c.online end)
+    K.till("it is back", function() return c.online end)
+    local r = K.completed(pool:submit(wf))
+    assert.same({ 0, "cat.png [temp]" }, { #retried, r.workflow:input("1", "image") })
+  end)
+
+  scripted("goes up again after the connection was lost when it is temp, and only then", function()
+    local s = K.server()
+    local pool, c = K.pool_of { s }
+    local wf = K.from_image():attach_image("1", "image", cat, "cat.png", { type = "temp" }):attach_folder_files("pets", { { name = "dog.png", data = dog } })
+    for _ = 1, 2 do K.completed(pool:submit(wf)) end
+    assert.equal(2, #uploads(s))
+    s:drop()
+    K.till("there is another socket", function() return #s:seen("GET", "/ws") == 2 and c.online end)
+    for _ = 1, 2 do K.completed(pool:submit(wf)) end
+    local names = {}
+    for i, u in ipairs(uploads(s)) do names[i] = u.name end
+    table.sort(names)
+    assert.same({ "cat.png", "cat.png", "dog.png" }, names)
+  end)
+
+  scripted("goes up again when the server says that it is gone, and the job is not to blame", function()
+    local s = K.server()
+    local pool, c = K.pool_of { s }
+    local wf = K.from_image():attach_image("1", "image", cat, "cat.png")
+    K.completed(pool:submit(wf))
+    s:set { gone = { "cat.png" } }
+    local r = K.completed(pool:submit(wf, { max_attempts = 1 }))
+    assert.same({ 1, c.name }, { r.attempts, r.client })
+    local posts = {}
+    for i, p in ipairs(s:seen "POST") do posts[i] = p.path end
+    assert.same({ "/upload/image", "/prompt", "/prompt", "/upload/image", "/prompt" }, posts)
+    assert.equal(cat, uploads(s)[2].image)
+    assert.same({}, c.blocked)
+  end)
+
+  scripted("that would replace a file another prompt there still needs waits until that has ended", function()
+    local s = K.server { hold = "running" }
+    local pool = K.pool_of({ s }, { take_backs = 0 })
+    local function with(bytes, options) return K.from_image():attach_image("1", "image", bytes, "pet.png", options) end
+    local a = pool:submit(with(cat, { override = true }))
+    K.till("it runs", function() return a.status == "running" end)
+    local b = pool:submit(with(dog, { override = true }))
+    K.till("it is on its way there", function() return b.status == "assigned" end)
+    K.turns()
+    assert.same({ 1, 1 }, { #uploads(s), #s:prompts() })
+    s:set { hold = "" }
+    K.completed(a)
+    K.completed(b)
+    local posts = {}
+    for i, p in ipairs(s:seen "POST") do posts[i] = p.path end
+    assert.same({ "/upload/image", "/prompt", "/upload/image", "/prompt" }, posts)
+    assert.same({ cat, dog }, { uploads(s)[1].image, uploads(s)[2].image })
+  end)
+
+  scripted("waits for nobody when it is the same file, has another name or replaces nothing", function()
+    local s = K.server { hold = "running" }
+    local pool = K.pool_of({ { s, { slots = 4 } } }, { take_backs = 0 })
+    local function with(bytes, name, override) return K.from_image():attach_image("1", "image", bytes, name, { override = override }) end
+    local jobs = { pool:submit(with(cat, "pet.png", true)) }
+    K.till("it runs", function() return jobs[1].status == "running" end)
+    for i, wf in ipairs { with(cat, "pet.png", true), with(dog, "other.png", true), with(dog, "pet.png", false) } do
+      jobs[i + 1] = pool:submit(wf)
+      K.till("it was sent too", function() return #s:prompts() == i + 1 end)
+    end
+    s:set { hold = "" }
+    for _, job in ipairs(jobs) do K.completed(job) end
+  end)
+
   it("goes along when the job is tried on another client", function()
     local pool, a, _, ca, cb = K.pair()
     a:fail { class = "ImageInvert", times = 1 }

@@ -37,6 +37,7 @@ SETTINGS = {
     "view": {},               # file name -> {"data"} or {"size"}, "short", "hang": how many answers end too early, stop half-way
     "names": {},              # uploads: name sent -> name given
     "raw": {},                # "METHOD /path" with which a request begins -> text that it is answered with; {ID} is the path's last part
+    "gone": [],               # pictures that LoadImage does not find, until they are uploaded
 }
 
 MODEL, CLIP, VAE, LATENT, IMAGE, MASK, COND = ["MODEL"], ["CLIP"], ["VAE"], ["LATENT"], ["IMAGE"], ["MASK"], ["CONDITIONING"]
@@ -72,7 +73,7 @@ def parts_of(kind, body):
             if "=" in field:
                 name, value = field.strip().split("=", 1)
                 fields[name] = value.split("\r\n")[0].strip('"')
-        parts.append({"name": fields.get("name"), "filename": fields.get("filename"), "data": data.decode("latin-1")})
+        parts.append({"name": fields.get("name"), "filename": fields.get("filename"), "size": len(data), "data": data.decode("latin-1") if len(data) <= 1 << 20 else ""})
     return parts
 
 
@@ -223,6 +224,11 @@ class Server(ThreadingHTTPServer):
             if c not in info:
                 return {"error": {"type": "missing_node_type", "message": "Node '%s' not found. The custom node may not be installed." % c, "details": "Node ID '#%s'" % node,
                                   "extra_info": {"node_id": node, "class_type": c, "node_title": c}}, "node_errors": {}}
+            value = n["inputs"].get("image")
+            if c == "LoadImage" and value in self.settings["gone"]:
+                errors[node] = {"errors": [{"type": "custom_validation_failed", "message": "Custom validation failed for node",
+                                            "details": "image - Invalid image file: " + value, "extra_info": {"input_name": "image"}}],
+                                "dependent_outputs": ["9"], "class_type": c}
             value = n["inputs"].get("ckpt_name")
             if c == "CheckpointLoaderSimple" and value not in models:
                 errors[node] = {"errors": [{"type": "value_not_in_list", "message": "Value not in list", "details": "ckpt_name: '%s' not in %s" % (value, models),
@@ -376,6 +382,7 @@ class Handler(BaseHTTPRequestHandler):
         elif path in ("/upload/image", "/upload/mask"):
             fields = {p["name"]: p for p in seen["parts"]}
             name = fields["image"]["filename"]
+            s.settings["gone"] = [n for n in s.settings["gone"] if n != name]
             self.give(200, {"name": s.settings["names"].get(name, name), "subfolder": fields.get("subfolder", {}).get("data", ""), "type": fields.get("type", {}).get("data", "input")})
         elif path == "/view":
             self.view(query["filename"])
