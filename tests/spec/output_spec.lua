@@ -824,6 +824,52 @@ describe("save", function()
   end)
 end)
 
+-- The script runs in a process of its own, whose memory is its own. What it saves goes through a pipe that nobody reads
+-- from for a while, as if the disk were slow.
+describe("a file of 64 MB", function()
+  local size = 64 << 20
+
+  scripted("is sent and saved in a few MB of memory, however slow the disk", function()
+    local dir = H.folder "streamed"
+    H.write(dir .. "/script.lua", [[
+      local moonpool = require "moonpool"
+      local url, dir = table.unpack(arg)
+      local function peak() return tonumber(io.open "/proc/self/status":read "a":match "VmHWM:%s*(%d+)") // 1024 end
+      local pool <close> = moonpool.pool {}
+      pool:add_client(url)
+      assert(pool:init())
+      local wf = assert(moonpool.workflow.from {
+        ["1"] = { class_type = "LoadImage", inputs = { image = "x" } },
+        ["9"] = { class_type = "SaveImage", inputs = { images = { "1", 0 }, filename_prefix = "x" } },
+      })
+      local before = peak()
+      local r = pool:submit(assert(wf:attach_image("1", "image", { path = dir .. "/source" }, "sent.png"))):wait()
+      assert(r.status == "completed", r.error)
+      local sent = peak()
+      assert(r:save(dir, { pattern = "{filename}" }))
+      print(("%d MB to send, %d MB to save"):format(sent - before, peak() - sent))
+    ]])
+    local f <close> = assert(io.open(dir .. "/source", "wb"))
+    f:seek("set", size - 1)
+    f:write "x"
+    f:close()
+    local s = K.server { outputs = { ["9"] = { images = { { filename = "large.bin", subfolder = "", type = "output" } } } }, view = { ["large.bin"] = { size = size } } }
+    H.write(dir .. "/run", ([[
+      pipe=DIR/moonpool-$$-1.part                      # its place until it is whole
+      mkfifo $pipe
+      (sleep 0.3; timeout 60 sh -c "wc -c <$pipe" >DIR/count) &
+      exec env ASAN_OPTIONS=quarantine_size_mb=1 MOONPOOL DIR/script.lua URL DIR
+    ]]):gsub("%u%u%u+", { DIR = dir, MOONPOOL = H.moonpool, URL = s.url }))
+    local out = H.run("timeout 60 sh " .. dir .. "/run")                   -- until both have ended
+    local to_send, to_save = out:match "^(%d+) MB to send, (%d+) MB to save\n$"
+    assert.is_truthy(to_send, out)
+    assert.is_true(tonumber(to_send) <= 32 and tonumber(to_save) <= 32, out)
+    assert.equal(size, tonumber(H.read(dir .. "/count")))
+    assert.equal(size, s:seen("POST", "/upload/image")[1].parts[2].size)
+    H.folder "streamed"                                -- who reads all files below build/ would wait for the pipe
+  end)
+end)
+
 describe("a download", function()
   local whole = ("0123456789"):rep(10000)
   local function truncated(times)
