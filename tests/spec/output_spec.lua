@@ -892,17 +892,34 @@ describe("a download", function()
     assert.equal(2, #below(dir))
   end)
 
-  scripted("that always ends too early is an error, and leaves nothing", function()
-    local r = truncated(1000)
-    local bytes, err = r:fetch(r.files[2])
-    assert.is_nil(bytes)
-    assert.equal("connection", err.kind)
-    local dir = H.folder "cut_always"
-    local paths
-    paths, err = r:save(dir, { pattern = "{filename}" })
-    assert.is_nil(paths)
-    assert.equal("connection", err.kind)
-    for _, name in ipairs(below(dir)) do assert.equal("ok.png", name) end
+  scripted("that ends too early three times is an error, and leaves nothing but what was there before", function()
+    local r, s = truncated(6)
+    local dir, bytes, paths, why, words = H.folder "cut_always"
+    H.write(dir .. "/cut.png", "a good one of before")
+    moonpool.task.all {
+      moonpool.spawn(function() bytes, why = r:fetch(r.files[2]) end),
+      moonpool.spawn(function() paths, words = r:save(dir, { pattern = "{filename}" }) end),
+    }
+    assert.same({ nil, nil, "connection", "connection" }, { bytes, paths, why.kind, words.kind })
+    assert.equal(3 + 1 + 3, #s:seen("GET", "/view"))
+    assert.same({ "cut.png", "ok.png" }, below(dir))
+    assert.is_true(H.read(dir .. "/cut.png") == "a good one of before")
+    assert.equal("bytes of ok.png", H.read(dir .. "/ok.png"))
+    assert(r:save(dir, { pattern = "{filename}" }))
+    assert.same({ "cut.png", "ok.png" }, below(dir))
+    assert.is_true(whole == H.read(dir .. "/cut.png"))
+  end)
+
+  scripted("that is answered with 5xx is tried again", function()
+    local r, s = with_files({ { filename = "a.png", subfolder = "", type = "output" } }, { status = { ["/view"] = { 503, 500 } } })
+    local dir, bytes, paths = H.folder "busy"
+    moonpool.task.all {
+      moonpool.spawn(function() bytes = assert(r:fetch(r.files[1])) end),
+      moonpool.spawn(function() paths = assert(r:save(dir, { pattern = "{filename}" })) end),
+    }
+    assert.equal(2 + 2, #s:seen("GET", "/view"))
+    assert.same({ "bytes of a.png", dir .. "/a.png", "bytes of a.png" }, { bytes, paths[1], H.read(paths[1]) })
+    assert.same({ "a.png" }, below(dir))
   end)
 
   scripted("that stops in the middle is given up after request_timeout_ms, and tried again", function()
@@ -927,13 +944,14 @@ describe("a download", function()
   end)
 
   scripted("of a file that is gone is an error that names it", function()
-    local r = with_files({ { filename = "a.png", subfolder = "", type = "output" } }, { status = { ["/view"] = { 404, 404, 404, 404, 404, 404, 404, 404 } } })
+    local r, s = with_files({ { filename = "a.png", subfolder = "", type = "output" } }, { status = { ["/view"] = { 404, 404, 404, 404, 404, 404, 404, 404 } } })
     local dir = H.folder "gone"
     local paths, err = r:save(dir)
     assert.is_nil(paths)
     assert.equal("server", err.kind)
     assert.matches("a.png", err.message)
     assert.same({}, below(dir))
+    assert.equal(1, #s:seen("GET", "/view"))           -- it will not come by asking again
   end)
 
   it("in several tasks at once gives each its own", function()
