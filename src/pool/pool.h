@@ -98,7 +98,7 @@ typedef struct mp_event {
     double value, max, overall;
     int will_retry;
     const char *format;                              /* PREVIEW: "jpeg", "png", "webp" */
-    char *node, *data;                               /* owned; data: picture, output JSON, message data, or words; node of BLOCKED: the hash */
+    char *node, *data;                               /* owned; data: picture, output JSON, message data, or words; node of BLOCKED: the hash; of TAKEN_BACK: our id of the prompt, data the server's */
     size_t n_data;
 } mp_event;
 

@@ -108,7 +108,11 @@ static void taken_back(prompt *pr, mp_time now) {
     j->taken++;
     p->stats.taken_back++;
     if (j->profile) mp_profile_end_attempt(j->profile, "taken_back", NULL, now);
-    if (wanted(p, MP_EV_JOB_TAKEN_BACK)) event_data(event(p, MP_EV_JOB_TAKEN_BACK, j, pr->client, now), pr->id, strlen(pr->id));
+    if (wanted(p, MP_EV_JOB_TAKEN_BACK)) {
+        mp_event *e = event(p, MP_EV_JOB_TAKEN_BACK, j, pr->client, now);
+        e->node = mp_strdup(pr->id);
+        event_data(e, server_id(pr), strlen(server_id(pr)));
+    }
     job_requeue(p, j, 0, now);
     prompt_gone(pr);
 }

@@ -209,7 +209,7 @@ void trial_event(void *ud, const mp_event *e) {
     case MP_EV_JOB_TAKEN_BACK:
         x->t->taken_back++;
         k->disturbed = 1;
-        snprintf(k->taken, sizeof k->taken, "%s", e->data);
+        snprintf(k->taken, sizeof k->taken, "%s", e->node);
         if (strcmp(k->taken, k->begun) == 0) broke(x, "job %llx was taken back while it ran", ID(k));
         break;
     case MP_EV_JOB_COMPLETED: case MP_EV_JOB_FAILED: case MP_EV_JOB_CANCELED: end_of(x, k, e->kind); break;

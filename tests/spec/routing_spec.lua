@@ -769,8 +769,8 @@ end)
 
 describe("a take-back", function()
   -- a is slow and has both slots full, one running; b is fast, warm, and was away until now.
-  local function end_of_batch(options, job_options)
-    local pool, a, b, ca, cb = K.pair(options, K.sim { step_ms = 60 })
+  local function end_of_batch(options, job_options, version)
+    local pool, a, b, ca, cb = K.pair(options, K.sim { step_ms = 60, version = version }, K.sim { version = version })
     train(pool, ca, 901)
     train(pool, cb, 902)
     local told, accepted = K.events(pool, "job:taken_back"), K.events(pool, "job:accepted")
@@ -794,6 +794,17 @@ describe("a take-back", function()
     assert.not_equal(prompt, r.prompt_id)
     assert.is_nil(assert(ca:history())[prompt])
   end)
+
+  for _, version in ipairs { "0.18.1", "2024-10" } do
+    it("is told with client and prompt, by the id that the server has for it (" .. version .. ")", function()
+      local _, a, _, jobs, told, ca, prompt = end_of_batch({ take_backs = 1 }, nil, version)
+      local r = K.completed(jobs[2])
+      local e = told[1]
+      assert.same({ "job:taken_back", r.job_id, "a", a.url, prompt }, { e.name, e.job_id, e.client, e.client_url, e.prompt_id })
+      assert.equal(ca.url, e.client_url)
+      assert.not_equal(r.prompt_id, e.prompt_id)
+    end)
+  end
 
   it("gives it also when it was still being sent as the other became idle", function()
     local pool, a, _, ca, cb = K.pair({ take_backs = 1 }, K.sim { step_ms = 60 })
