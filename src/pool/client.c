@@ -118,7 +118,7 @@ static void take_out(mp_client *c, mp_time now) {
     while (c->state != MP_CLIENT_ONLINE && c->prompts) prompt_gone(c->prompts);      /* nobody will come back for them */
     p->n_clients--;
     client_touch(c);
-    queue_presence(p, now);
+    link_told(c, now);
     client_rearm(c, now);
 }
 

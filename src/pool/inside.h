@@ -358,6 +358,7 @@ void client_free(mp_client *c);
 
 /* link.c */
 void link_start(mp_client *c, mp_time now);
+void link_told(mp_client *c, mp_time now);           /* its state changed: to observers, and to jobs that nobody could run */
 void link_down(mp_client *c, const char *why, mp_time now);
 void link_reset(mp_client *c, const char *why, mp_time now);         /* the socket is deaf: close it, then connect again */
 void link_connected(mp_client *c, uint64_t action, const mp_result *r, mp_time now);

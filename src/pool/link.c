@@ -50,9 +50,10 @@ static mp_time pause_of(mp_client *c) {
     return jitter(p, t);
 }
 
-static void told(mp_client *c, mp_time now) {
+/* Of one that was removed this is the last word. */
+void link_told(mp_client *c, mp_time now) {
     mp_event *e = event(c->pool, MP_EV_CLIENT_STATE, NULL, c, now);
-    if (c->problem && c->state != MP_CLIENT_ONLINE) event_data(e, c->problem, strlen(c->problem));
+    if (c->problem && c->state != MP_CLIENT_ONLINE && !c->removed) event_data(e, c->problem, strlen(c->problem));
     queue_presence(c->pool, now);
 }
 
@@ -81,8 +82,8 @@ static void offline(mp_client *c, const char *why, mp_time now) {
         pr->gap = 1;
         pr->history = 0;
     }
-    mp_logf(&c->pool->log, !c->pool->closing && (was == MP_CLIENT_ONLINE || c->failures == 1) ? MP_LOG_WARN : MP_LOG_DEBUG, "client %s is offline: %s", c->name, why);
-    told(c, now);
+    mp_logf(&c->pool->log, !c->pool->closing && !c->removed && (was == MP_CLIENT_ONLINE || c->failures == 1) ? MP_LOG_WARN : MP_LOG_DEBUG, "client %s is offline: %s", c->name, why);
+    if (!c->removed) link_told(c, now);              /* else it was said when it was taken out */
     client_rearm(c, now);
 }
 
@@ -116,7 +117,7 @@ static void online(mp_client *c, mp_time now) {
             c->polling ? ", asked instead of listened to: " : "", c->polling ? c->socket_words : "");
     client_touch(c);
     block_recheck(c, now);
-    told(c, now);
+    link_told(c, now);
     for (prompt *pr = c->prompts; pr; pr = pr->next)
         if (!pr->job) pr->due = now;
     if (c->prompts) survey_want(c, now);

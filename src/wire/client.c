@@ -253,10 +253,20 @@ static void write_down(mp_wire *w, const mp_event *e) {
 
 /* ---- the pump ------------------------------------------------------------------------------------------------ */
 
-/* Events may make new actions and the other way round; a pump inside a pump only asks for another round. */
+static void tell_events(mp_wire *w) {
+    mp_event e;
+    while (mp_pool_take_event(w->pool, &e)) {
+        write_down(w, &e);
+        w->on_event(w->ud, &e);
+        mp_event_clear(&e);
+        w->again = 1;
+    }
+}
+
+/* Events may make new actions and the other way round; a pump inside a pump only asks for another round. What is told of a client
+ * comes before it is forgotten. */
 void mp_wire_pump(mp_wire *w) {
     mp_action a;
-    mp_event e;
     if (!w) return;                                  /* a plan's pool has none */
     if (w->pumping || w->closing) { w->again = 1; return; }
     w->pumping = 1;
@@ -265,18 +275,13 @@ void mp_wire_pump(mp_wire *w) {
         while (mp_pool_take_action(w->pool, &a)) {
             if (a.kind == MP_ACT_HTTP || a.kind == MP_ACT_UPLOAD) do_http(w, &a);
             else if (a.kind == MP_ACT_CONNECT) do_connect(w, &a);
-            else if (a.kind == MP_ACT_FORGET) do_forget(w, &a);
+            else if (a.kind == MP_ACT_FORGET) { tell_events(w); do_forget(w, &a); }
             else do_close(w, &a);
             free(a.path);
             free(a.body);
             mp_file_unref(a.file);
         }
-        while (mp_pool_take_event(w->pool, &e)) {
-            write_down(w, &e);
-            w->on_event(w->ud, &e);
-            mp_event_clear(&e);
-            w->again = 1;
-        }
+        tell_events(w);
     } while (w->again);
     w->pumping = 0;
     mp_timer_set(w->timer, mp_pool_next(w->pool));

@@ -175,6 +175,41 @@ describe("the event", function()
     assert.is_true(on >= 2 and off >= 1)
   end)
 
+  it("client:state says removed, once and by name, whatever the client was doing", function()
+    local pool, hangs, works = K.pool { connect_timeout_ms = 3600000 }, K.sim(), K.wedged()
+    hangs:stall(3600000)
+    local urls = { idle = K.sim().url, offline = K.nowhere(), connecting = hangs.url, busy = works.url }
+    local seen, clients = K.events(pool, "client:state"), {}
+    for name, url in K.sorted(urls) do clients[name] = pool:add_client(url, { name = name }) end
+    K.till("each is what it is called but one, which is idle", function()
+      return clients.idle.online and clients.busy.online and clients.offline.state == "offline" and clients.connecting.state == "connecting"
+    end)
+    pool:submit(K.picture(), { excluded_clients = { "idle" } })
+    K.till("one is busy", function() return works:record().waiting == 1 end)
+    local before = #seen
+    for name, c in K.sorted(clients) do
+      assert.equal(name, c.state)
+      c:remove()
+    end
+    local left = {}
+    for i = before + 1, #seen do left[#left + 1] = { seen[i].client, seen[i].client_url, seen[i].state, seen[i].problem } end
+    assert.same({ { "busy", urls.busy, "removed" }, { "connecting", urls.connecting, "removed" }, { "idle", urls.idle, "removed" }, { "offline", urls.offline, "removed" } }, left)
+    K.till("nothing of ours is on the server", function() return works:record().waiting == 0 end)
+    K.turns()
+    assert.equal(before + 4, #seen)
+    assert.same({}, pool:clients())
+  end)
+
+  it("client:state says removed after the last job of a client that is drained", function()
+    local pool, c = K.pool_of { K.sim() }
+    local seen = K.events(pool, "client:state", "job:completed")
+    local job = pool:submit(K.picture())
+    c:remove { drain = true }
+    K.completed(job)
+    K.till("it is gone", function() return #seen == 2 end)
+    assert.same({ "job:completed", "removed" }, { seen[1].name, seen[2].state })
+  end)
+
   it("client:<message> has every message of the server, by its type", function()
     local pool, c = K.pool_of { K.sim() }
     local names = { "status", "execution_start", "execution_cached", "progress_state", "executing", "progress", "executed", "execution_success" }
