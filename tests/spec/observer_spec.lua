@@ -601,7 +601,7 @@ describe("a preview", function()
       assert.is_true(#seen >= 2)
       assert.equal(#seen, mine)
       for _, e in ipairs(seen) do
-        assert.same({ "job:preview", job.id, c.name, c.url, "3", "jpeg" }, { e.name, e.job_id, e.client, e.client_url, e.node, e.format })
+        assert.same({ "job:preview", job.id, c.name, c.url, "3", "jpeg", 64, 64 }, { e.name, e.job_id, e.client, e.client_url, e.node, e.format, e.width, e.height })
         assert.equal("\255\216\255", e.image:sub(1, 3))
       end
     end)
@@ -620,6 +620,38 @@ describe("a preview", function()
         assert.equal(1, #r.images)
       end)
     end
+  end
+
+  -- The heads of pictures: what a reader of their size needs, and no more.
+  local heads = {
+    { "png", 300, 70000, "\137PNG\r\n\26\n" .. string.pack(">I4", 13) .. "IHDR" .. string.pack(">I4I4", 300, 70000) .. "\8\2\0\0\0" },
+    { "jpeg", 640, 257, "\255\216\255\224" .. string.pack(">I2", 16) .. ("j"):rep(14) .. "\255\192" .. string.pack(">I2BI2I2", 17, 8, 257, 640) .. ("j"):rep(10) },
+    { "jpeg", 3, 2, "\255\216\255\196" .. string.pack(">I2", 5) .. "huf\255\255\194" .. string.pack(">I2BI2I2", 17, 8, 2, 3) .. ("j"):rep(10) },      -- progressive; a fill byte
+    { "webp", 500, 400, "RIFF----WEBPVP8 " .. ("-"):rep(10) .. string.pack("<I2I2", 500, 400) },
+    { "webp", 501, 9000, "RIFF----WEBPVP8L----\47" .. string.pack("<I4", 500 | 8999 << 14) .. ("-"):rep(5) },
+    { "webp", 70000, 2, "RIFF----WEBPVP8X--------" .. string.pack("<I3I3", 69999, 1) },
+    { "jpeg", 0, 0, "\255\216\255\224 cut off" },
+    { "png", 0, 0, "\137PNG\r\n\26\n" },
+  }
+
+  for _, kind in ipairs { 1, 4 } do
+    scripted(("of kind %d has the width and height of its picture, of every format; 0 when it does not say"):format(kind), function()
+      local frames, want = {}, {}
+      for i, head in ipairs(heads) do
+        frames[i] = { kind = kind, format = head[1] == "png" and 2 or 1, data = K.to_text(head[4]) }
+        want[i] = { head[1], head[2], head[3] }
+      end
+      local s = K.server { frames = { ["3"] = frames } }
+      local pool = K.pool_of { s }
+      local seen = K.events(pool, "job:preview")
+      K.completed(pool:submit(K.picture()))
+      local got = {}
+      for i, e in ipairs(seen) do
+        got[i] = { e.format, e.width, e.height }
+        assert.is_true(heads[i][4] == e.image)
+      end
+      assert.same(want, got)
+    end)
   end
 
   it("goes to its own job only, with another pool on the same server", function()
