@@ -338,11 +338,40 @@ describe("the reference's name", function()
     assert.matches("nobody there", seen[1].message)
   end)
 
-  it("queue is told when a job comes and when it goes", function()
-    local pool = K.pool_of { K.sim() }
+  for level, words in K.sorted { info = "client one is online", debug = "client one is offline" } do
+    it(level .. " is a line of the log too, whatever log_level says", function()
+      local pool, s = K.pool { log_level = "error" }, K.sim()
+      local seen = K.events(pool, level)
+      local c = pool:add_client(s.url, { name = "one" })
+      assert(pool:init())
+      c:remove()
+      K.till("it is told", function() return #seen > 0 end)
+      assert.equal(level, seen[1].name)
+      assert.is_truthy(seen[1].message:find(words, 1, true))
+    end)
+  end
+
+  it("queue is told when a job comes and when it goes, with the counts of then", function()
+    local pool = K.pool_of { { K.wedged(), { slots = 1 } } }
+    local seen, jobs = K.events(pool, "queue"), {}
+    for i = 1, 3 do jobs[i] = pool:submit(K.picture(i)) end
+    for _, i in ipairs { 2, 3, 1 } do jobs[i]:cancel() end
+    K.till("all are told", function() return #seen == 6 end)
+    local got = {}
+    for i, e in ipairs(seen) do got[i] = { e.name, e.job_id, e.pending, e.assigned, e.running } end
+    local ids = K.ids(jobs)
+    assert.same({ { "queue", ids[1], 0, 1, 0 }, { "queue", ids[2], 1, 1, 0 }, { "queue", ids[3], 2, 1, 0 }, { "queue", ids[2], 1, 1, 0 }, { "queue", ids[3], 0, 1, 0 }, { "queue", ids[1], 0, 0, 0 } }, got)
+  end)
+
+  it("queue counts what runs apart", function()
+    local pool = K.pool_of { { stepping(20), { slots = 1 } } }
+    local job = pool:submit(K.endless())
+    K.till("it runs", function() return job.status == "running" end)
     local seen = K.events(pool, "queue")
-    K.completed(pool:submit(K.picture()))
-    K.till("it is told twice", function() return #seen >= 2 end)
+    pool:submit(K.picture())
+    K.till("it is told", function() return #seen == 1 end)
+    assert.same({ 1, 0, 1 }, { seen[1].pending, seen[1].assigned, seen[1].running })
+    job:cancel()
   end)
 end)
 
