@@ -478,6 +478,25 @@ describe("monitoring", function()
     assert.same({ "watched", c.url, "busy", 2 }, { e.clients[1].name, e.clients[1].url, e.clients[1].state, e.clients[1].queued })
   end)
 
+  it("tells of each client its slots, its problem and what it ran last", function()
+    local pool = K.pool_of({ { K.sim(), { name = "works", slots = 3 } } }, { monitoring = true, monitoring_interval_ms = 20 })
+    local seen = K.events(pool, "pool:status")
+    local away = pool:add_client(K.nowhere(), { name = "away" })
+    K.till("it is away", function() return away.problem end)
+    local function newest()
+      local n = #seen
+      return K.till("it was told again", function() return seen[n + 1] end).clients
+    end
+    local before = newest()
+    assert.same({ 3, "", 2 }, { before[1].slots, before[1].last_hash, before[2].slots })
+    assert.is_nil(before[1].problem)
+    assert.equal("offline", before[2].state)
+    assert.matches("refused", before[2].problem)
+    K.completed(pool:submit(K.two_outputs()))
+    local after = newest()
+    assert.same({ "idle", K.two_outputs().structure_hash, "" }, { after[1].state, after[1].last_hash, after[2].last_hash })
+  end)
+
   it("is off by default", function()
     local pool = K.pool_of({ K.sim() }, { monitoring_interval_ms = 1 })
     local seen = K.events(pool, "pool:status")
