@@ -37,6 +37,17 @@ describe("the event", function()
     assert.same({ 1, "pool:ready" }, { #ready, ready[1].name })
   end)
 
+  it("pool:ready says how many are online, and what is wrong with the others; it comes once", function()
+    local pool = K.pool()
+    local ready = K.events(pool, "pool:ready")
+    local urls = { K.sim().url, K.sim().url, K.nowhere() }
+    for _, url in ipairs(urls) do pool:add_client(url) end
+    for _ = 1, 2 do assert(pool:init()) end
+    assert.same({ 1, 2, 1 }, { #ready, ready[1].online, #ready[1].problems })
+    assert.equal(urls[3] .. ": ", ready[1].problems[1]:sub(1, #urls[3] + 2))
+    assert.matches("refused", ready[1].problems[1])
+  end)
+
   it("pool:error says why init found none", function()
     local pool = K.pool()
     local told = K.events(pool, "pool:ready", "pool:error")
