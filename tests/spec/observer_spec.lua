@@ -637,12 +637,19 @@ describe("job:time_left", function()
   it("has a lower and an upper bound around it", function()
     local pool = K.pool_of { stepping(10) }
     for i = 1, 2 do K.completed(pool:submit(K.picture(i))) end
-    local job = pool:submit(K.picture(9))
-    K.till("it runs", function() return job.status == "running" end)
-    local ms, low, high = job:time_left()
-    assert.is_number(ms)
-    assert.is_true(0 <= low and low <= ms and ms <= high)
-    K.completed(job)
+    local job = pool:submit(K.endless())
+    local told = 0
+    job:on("progress", function() told = told + 1 end)
+    K.till("it tells of its steps", function() return told >= 3 end)
+    local function check(ms, low, high)
+      assert.is_true(0 < ms and ms / 2 < low and low < ms and ms < high and high < 2 * ms, ("%s: from %s to %s"):format(ms, low, high))
+    end
+    check(job:time_left())
+    local behind = pool:submit(K.picture(9))
+    K.till("another one waits there", function() return behind.status == "assigned" end)
+    check(behind:time_left())
+    job:cancel()
+    K.completed(behind)
   end)
 end)
 
