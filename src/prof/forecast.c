@@ -60,33 +60,35 @@ void mp_forecast_learn(mp_forecast *f, const mp_profile *p, mp_time now) {
 
 mp_time mp_forecast_total(const mp_forecast *f) { return f && f->runs ? (mp_time)f->total : 0; }
 
-/* What a node that runs still needs: by its own steps once there are two reports, else by what is usual. */
-static double rest_of(const record *r, double usual_time, double elapsed, mp_time now) {
+/* What a node that runs still needs: by its own steps once there are two reports (1), else by what is usual (0). */
+static int rest_of(const record *r, double usual_time, double elapsed, mp_time now, double *rest) {
     double done = r->value - r->first_value, took = (double)(r->last_progress - r->first_progress);
-    if (done > 0 && took > 0 && r->max > r->value && r->max < 1e12) {
-        double rest = took / done * (r->max - r->value) - (double)(now - r->last_progress);
-        return rest > 0 ? rest : 0;
-    }
-    return usual_time > elapsed ? usual_time - elapsed : 0;
+    int told = done > 0 && took > 0 && r->max > r->value && r->max < 1e12;
+    *rest = told ? took / done * (r->max - r->value) - (double)(now - r->last_progress) : usual_time - elapsed;
+    if (*rest < 0) *rest = 0;
+    return told;
 }
 
 int mp_forecast_left(const mp_forecast *f, const mp_profile *p, mp_time now, mp_time *left, mp_time *low, mp_time *high) {
-    double pending = 0, running = 0, done = 0, usual_done = 0;
+    double pending = 0, running = 0, done = 0, usual_done = 0, rest_of_it, open = 0;      /* open: usual time of what may vary as much as ever */
     if (!f || !f->runs || p->started == NONE) return 0;
     for (size_t i = 0; i < p->n_submitted; i++) {
         const record *r = &p->nodes[i];
         const usual *u = find(f, r->id, i);
         double usual_time = u ? u->mean : 0, d = (double)ran(p, i, now);
         if (r->status == MP_NODE_PENDING) pending += usual_time;
-        else if (r->status == MP_NODE_EXECUTING) running += rest_of(r, usual_time, d, now);
-        else if (r->status == MP_NODE_COMPLETED && u) { done += d; usual_done += usual_time; }
+        else if (r->status == MP_NODE_EXECUTING) {
+            if (!rest_of(r, usual_time, d, now, &rest_of_it)) open += usual_time;
+            running += rest_of_it;
+        } else if (r->status == MP_NODE_COMPLETED && u) { done += d; usual_done += usual_time; }
     }
     double pace = usual_done > 0.1 * f->total ? done / usual_done : 1;   /* this run against the usual one */
     pace = pace < 0.2 ? 0.2 : pace > 5 ? 5 : pace;
     double rest = running + pending * pace;
     rest += f->total > 0 ? f->other * (rest / f->total < 1 ? rest / f->total : 1) : 0;
     if (!(rest >= 0 && rest < 1e15)) rest = 1e15;    /* thirty years: what came in makes no sense */
-    double spread = 1.645 * sqrt(f->variance) * (f->total > 0 && rest < f->total ? rest / f->total : 1) + 0.05 * rest;
+    open += pending + f->other;
+    double spread = 1.645 * sqrt(f->variance * (open < f->total ? open / f->total : 1)) + 0.05 * rest;
     *left = (mp_time)rest;
     *low = (mp_time)(rest > spread ? rest - spread : 0);
     *high = (mp_time)(rest + (spread < 1e15 ? spread : 1e15));

@@ -1,7 +1,8 @@
 /* tests/world/bounds.c -- the pool's own bounds in virtual time, to the microsecond, with a server that answers as it is told. Prints a line for
  * each, or what was wrong first.
  *   pauses    between attempts to connect: a quarter of the base, the base, doubled up to the cap, each give or take 30 %, without end
- *   silences  node_silence and cold_silence count from the last word of a prompt; total from submit, whatever is said */
+ *   silences  node_silence and cold_silence count from the last word of a prompt; total from submit, whatever is said
+ *   left      the time that a job still needs: exact for runs that are all the same, of others in its range nine times of ten at least */
 #include "base/rng.h"
 #include "pool/pool.h"
 #include <stdarg.h>
@@ -190,7 +191,7 @@ static void ends(play *x) {
     say(x, "{\"type\":\"executing\",\"data\":{\"node\":null,\"prompt_id\":\"%s\"}}", x->prompt);
 }
 
-static void submit(play *x, const char *class_type, mp_time silence, mp_time total) {
+static mp_job *submit(play *x, const char *class_type, mp_time silence, mp_time total) {
     char text[200];
     mp_job_opts o;
     snprintf(text, sizeof text, "{\"1\":{\"class_type\":\"%s\",\"inputs\":{}},\"2\":{\"class_type\":\"Show\",\"inputs\":{\"images\":[\"1\",0]}}}", class_type);
@@ -199,9 +200,10 @@ static void submit(play *x, const char *class_type, mp_time silence, mp_time tot
     o.max_attempts = 1;
     o.node_silence = silence;
     o.total = total;
-    mp_pool_submit(x->p, w, &o, x->now, NULL);
+    mp_job *j = mp_pool_submit(x->p, w, &o, x->now, NULL);
     mp_workflow_unref(w);
     drain(x);
+    return j;
 }
 
 /* Nothing more is said: the job fails at `due`, not a microsecond before or after. */
@@ -299,9 +301,96 @@ static const char *try_silences(void) {
     return NULL;
 }
 
+/* ---- the time left ------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct { mp_time left, low, high, was; } estimate;
+typedef struct { const char *what; int silent, asked; } way;         /* silent: steps are taken and not told; asked: behind this one */
+
+/* A run of 20 steps, and a node after them that says nothing. */
+static const char *run(play *x, const way *y, mp_time each, mp_time after, estimate *e) {
+    mp_time asked = x->now;
+    int known = 0;
+    mp_job *j = submit(x, "A", 0, 0);
+    begins(x);
+    node(x, "1");
+    for (int i = 0; i <= 20; i++) {
+        if (i) go_on(x, x->now + each, 0);
+        if (i && !y->silent) step(x, i);
+        if (i != y->asked) continue;
+        asked = x->now;
+        e->left = -1;
+        known = mp_job_left(j, x->now, &e->left, &e->low, &e->high);
+    }
+    node(x, "2");
+    go_on(x, x->now + after, 0);
+    ends(x);
+    e->was = x->now - asked;
+    return known && !(e->low >= 0 && e->low <= e->left && e->left <= e->high) ? "a range that is none" : NULL;
+}
+
+static int near(mp_time a, double b) { return (double)a >= b - 2 && (double)a <= b + 2; }
+
+static const char *same_runs(void) {
+    static const way half = { "", 0, 10 };
+    mp_pool_opts o;
+    mp_time left, low, high;
+    estimate e;
+    play x;
+    mp_pool_defaults(&o);
+    open_play(&x, &o, 1, 1);
+    drain(&x);
+    for (int i = 0; i < 4; i++) {
+        if (run(&x, &half, MP_MS(500), MP_MS(3000), &e)) return "a range that is none";
+        if (i == 0 && e.left >= 0) return "something is told of the first run";
+    }
+    if (e.left != e.was) return wrong("of equal runs: %lld us left, and it were %lld", (long long)e.left, (long long)e.was);
+    if (!near(e.low, 0.95 * (double)e.left) || !near(e.high, 1.05 * (double)e.left)) return wrong("of equal runs: %lld to %lld us, around %lld", (long long)e.low, (long long)e.high, (long long)e.left);
+    mp_job *j = submit(&x, "A", 0, 0);               /* not begun: all of it is left */
+    if (!mp_job_left(j, x.now, &left, &low, &high) || !near(left, 13e6)) return wrong("of equal runs: %lld us left of one that has not begun", (long long)left);
+    if (!(low > left / 2 && low < left && high > left && high < 2 * left)) return wrong("of one that has not begun: %lld to %lld us, around %lld", (long long)low, (long long)high, (long long)left);
+    mp_pool_free(x.p);
+    return NULL;
+}
+
+enum { RUNS = 2000, LEARN = 20 };
+
+/* Each step takes 0.35 to 0.65 s in one run, what follows 2 to 4 s. */
+static const char *other_runs(const way *y) {
+    const char *bad;
+    mp_pool_opts o;
+    estimate e;
+    mp_rng r;
+    play x;
+    int held = 0;
+    double width = 0;
+    mp_pool_defaults(&o);
+    mp_rng_seed(&r, 5);
+    open_play(&x, &o, 1, 1);
+    drain(&x);
+    for (int i = -LEARN; i < RUNS; i++) {
+        if ((bad = run(&x, y, MP_MS(350) + (mp_time)mp_rng_below(&r, 300000), MP_MS(2000) + (mp_time)mp_rng_below(&r, 2000000), &e))) return bad;
+        if (i < 0) continue;
+        held += e.low <= e.was && e.was <= e.high;
+        width += (double)(e.high - e.low) / (double)e.was / RUNS;
+    }
+    mp_pool_free(x.p);
+    if (held < RUNS * 9 / 10) return wrong("asked %s: in its range %d times of %d only", y->what, held, RUNS);
+    if (width > 0.9) return wrong("asked %s: a range of %.0f %% of the time", y->what, 100 * width);
+    printf("left: asked %s, in its range %d times of %d, which is %.0f %% of the time wide\n", y->what, held, RUNS, 100 * width);
+    return NULL;
+}
+
+static const char *try_left(void) {
+    static const way ways[] = { { "half way", 0, 10 }, { "at the beginning", 1, 0 }, { "half way, without a word of steps", 1, 10 } };
+    const char *bad = same_runs();
+    for (size_t i = 0; i < 3 && !bad; i++) bad = other_runs(&ways[i]);
+    return bad;
+}
+
 int main(void) {
     const char *bad;
     if ((bad = try_pauses())) return printf("pauses: %s\n", bad), 1;
     if ((bad = try_silences())) return printf("silences: %s\n", bad), 1;
+    if ((bad = try_left())) return printf("left: %s\n", bad), 1;
     return 0;
 }
