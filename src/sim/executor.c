@@ -105,8 +105,7 @@ static void executing(mp_sim *s, run *r, const node *n) {
     message(s, r, 0, &b);
 }
 
-/* `as`: the id it was run under; another one when the answer comes from the cache and nodes were renumbered since. */
-static void to_outputs(run *r, node *n, const char *ui, const char *as) {
+void to_outputs(run *r, node *n, const char *ui, const char *as) {
     const char *shown = n->parent ? root_of(n)->id : as;
     if (!ui || n->told) return;
     n->told = 1;
@@ -868,61 +867,7 @@ static void run_nodes(mp_sim *s, run *r, mp_time now) {
     }
 }
 
-/* ---- history --------------------------------------------------------------------------------------------- */
-
-/* Older servers list every node of the prompt that has something to show, also one that this run never came to (protocol
- * 2.7). */
-static void unexecuted(const mp_sim *s, run *r) {
-    for (size_t i = 0; !s->v->create_time && i < r->n_prompt; i++) {
-        cached *c;
-        HASH_FIND_STR(s->cache, r->nodes[i]->key, c);
-        if (c) to_outputs(r, r->nodes[i], c->res->ui, c->res->id);
-    }
-}
-
-static void to_history(mp_sim *s, run *r, mp_time now) {
-    mp_buf b = { 0 };
-    job *j = r->j;
-    unexecuted(s, r);
-    mp_buf_puts(&b, "{\"prompt\": [");
-    job_number(&b, j);
-    mp_buf_puts(&b, ", ");
-    mp_buf_json(&b, mp_str_of(j->id));
-    mp_buf_puts(&b, ", ");
-    mp_json_write(&b, j->prompt);
-    mp_buf_puts(&b, ", ");
-    extra_data(s, &b, j);
-    mp_buf_puts(&b, ", [");
-    for (size_t i = 0; i < j->n_outputs; i++) {
-        if (i) mp_buf_puts(&b, ", ");
-        mp_buf_json(&b, mp_str_of(j->outputs[i]));
-    }
-    mp_buf_printf(&b, "]], \"outputs\": {%s}, \"status\": {\"status_str\": \"%s\", \"completed\": %s, \"messages\": [%s]}, \"meta\": {%s}}",
-                  r->outputs.p ? r->outputs.p : "", r->verdict ? "error" : "success", r->verdict ? "false" : "true", r->messages.p, r->meta.p ? r->meta.p : "");
-    entry *e = mp_alloc(sizeof *e), **at = &s->history;
-    for (; *at && strcmp((*at)->id, j->id) != 0; at = &(*at)->next) {}
-    if (*at) {                                       /* the same id again replaces the old entry */
-        entry *old = *at;
-        *at = old->next;
-        free(old->id);
-        free(old->json);
-        free(old);
-        s->n_history--;
-    }
-    *e = (entry){ .number = j->number, .created = j->created, .began = r->began, .ended = now };
-    e->id = mp_strdup(j->id);
-    e->json = mp_buf_take(&b, NULL);
-    for (at = &s->history; *at; at = &(*at)->next) {}
-    *at = e;
-    if (++s->n_history > SIM_HISTORY) {
-        e = s->history;
-        s->history = e->next;
-        free(e->id);
-        free(e->json);
-        free(e);
-        s->n_history--;
-    }
-}
+/* ---- the next step --------------------------------------------------------------------------------------- */
 
 void run_step(mp_sim *s, mp_time now) {
     run *r = s->run;
@@ -933,7 +878,7 @@ void run_step(mp_sim *s, mp_time now) {
         if (s->free_nodes) cache_clear(s);
         s->free_nodes = 0;
         /* history first, then status, then the end (protocol 3.6) */
-        to_history(s, r, now);
+        history_add(s, r, now);
         s->run = NULL;
         emit_status(s);
         executing(s, r, NULL);

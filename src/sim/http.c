@@ -229,18 +229,6 @@ static void get_history(mp_sim *s, uint64_t tag, const char *id, long max, long 
     json(s, tag, 200, &b);
 }
 
-static void history_remove(mp_sim *s, const char *id) {
-    for (entry **at = &s->history; *at;) {
-        entry *e = *at;
-        if (id && strcmp(e->id, id) != 0) { at = &e->next; continue; }
-        *at = e->next;
-        free(e->id);
-        free(e->json);
-        free(e);
-        s->n_history--;
-    }
-}
-
 static void post_history(mp_sim *s, const mp_sim_request *r) {
     mp_json *body = mp_json_parse(r->body.p, r->body.n, NULL);
     if (!body) { trouble(s, r->tag); return; }

@@ -198,6 +198,12 @@ void jobs_one(mp_sim *s, const mp_sim_request *r, const char *id);
 /* executor.c */
 node *node_by_id(run *r, const char *id);
 void save_images(mp_sim *s, run *r, exec *x);
+/* `as`: the id it was run under; another one when the answer comes from the cache and nodes were renumbered since. */
+void to_outputs(run *r, node *n, const char *ui, const char *as);
+
+/* history.c */
+void history_add(mp_sim *s, run *r, mp_time now);
+void history_remove(mp_sim *s, const char *id);      /* NULL: all */
 
 /* cost.c */
 void node_cost(mp_sim *s, const mp_json *prompt, const node *n, mp_time *once, int *steps, mp_time *per_step);

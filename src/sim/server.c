@@ -342,14 +342,7 @@ static void forget(mp_sim *s) {
     while (s->n_queue) job_drop(queue_pop(s));
     run_free(s->run);
     s->run = NULL;
-    while (s->history) {
-        entry *e = s->history;
-        s->history = e->next;
-        free(e->id);
-        free(e->json);
-        free(e);
-    }
-    s->n_history = 0;
+    history_remove(s, NULL);
     cache_clear(s);
     while (s->models) {
         model *m = s->models;
