@@ -128,6 +128,7 @@ void to_outputs(run *r, node *n, const char *ui, const char *as) {
 
 static void executed(mp_sim *s, run *r, node *n, const char *ui, const char *as) {
     mp_buf b = { 0 };
+    int kept = n->state != N_CACHED || !s->v->lists_told || r->j->client_id;     /* 0.3.68 to 0.27: told to nobody, it is not kept either */
     head(&b, "executed");
     mp_buf_puts(&b, "\"node\": ");
     mp_buf_json(&b, mp_str_of(n->id));
@@ -137,7 +138,7 @@ static void executed(mp_sim *s, run *r, node *n, const char *ui, const char *as)
     tail(&b, r);
     mp_buf_puts(&b, "}}");
     message(s, r, 0, &b);
-    to_outputs(r, n, ui, as);
+    if (kept) to_outputs(r, n, ui, as);
 }
 
 node *node_by_id(run *r, const char *id) {

@@ -20,7 +20,7 @@ void history_remove(mp_sim *s, const char *id) {
 /* Older servers list every node of the prompt that has something to show, also one that this run never came to (protocol
  * 2.7). */
 static void unexecuted(const mp_sim *s, run *r) {
-    for (size_t i = 0; !s->v->create_time && i < r->n_prompt; i++) {
+    for (size_t i = 0; !s->v->lists_told && i < r->n_prompt; i++) {
         cached *c;
         HASH_FIND_STR(s->cache, r->nodes[i]->key, c);
         if (c) to_outputs(r, r->nodes[i], c->res->ui, c->res->id);

@@ -13,6 +13,7 @@
 typedef struct traits {                              /* what a version does: protocol 7 */
     const char *version, *reported, *os;
     int progress_state, own_ids, missing_node_type, features, targeted_interrupt, throttled, empty_object, create_time, preview_method, jobs;
+    int lists_told;                                  /* the history has what this run made, and what it told its client from the cache; else all that the cache has of the prompt */
 } traits;
 
 typedef struct conn { uint64_t tag; char *sid; int in_table, spoke, metadata; struct conn *next; } conn;

@@ -3,11 +3,11 @@
 #include <stdlib.h>
 
 static const traits versions[] = {
-    /* version, reported, os, progress_state, own_ids, missing_node_type, features, targeted, throttled, empty_object, create_time, preview_method, jobs */
-    { "0.18.1", "0.18.1", "linux", 1, 1, 1, 1, 1, 1, 1, 1, 1, 1 },
-    { "0.3.75", "0.3.75", "posix", 1, 1, 0, 1, 1, 0, 1, 1, 0, 0 },
-    { "0.3.64", "0.3.64", "posix", 1, 1, 0, 1, 1, 0, 1, 0, 0, 0 },
-    { "2024-10", "unknown", "posix", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    { .version = "0.18.1", .reported = "0.18.1", .os = "linux", .progress_state = 1, .own_ids = 1, .missing_node_type = 1, .features = 1, .targeted_interrupt = 1, .throttled = 1, .empty_object = 1,
+      .create_time = 1, .preview_method = 1, .jobs = 1, .lists_told = 1 },
+    { .version = "0.3.75", .reported = "0.3.75", .os = "posix", .progress_state = 1, .own_ids = 1, .features = 1, .targeted_interrupt = 1, .empty_object = 1, .create_time = 1, .lists_told = 1 },
+    { .version = "0.3.64", .reported = "0.3.64", .os = "posix", .progress_state = 1, .own_ids = 1, .features = 1, .targeted_interrupt = 1, .empty_object = 1 },
+    { .version = "2024-10", .reported = "unknown", .os = "posix" }
 };
 
 static int good_ms(const mp_json *j) {

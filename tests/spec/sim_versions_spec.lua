@@ -1,0 +1,34 @@
+-- tests/spec/sim_versions_spec.lua: what one simulated version does and another does not (section 7 of comfyui-protocol.md). 0.18.1 and
+-- 2024-10 are held against recordings too; 0.3.64 and 0.3.75 only here.
+local S = require "simkit"
+local K = require "kit"
+local moonpool = require "moonpool"
+local json = moonpool.json
+local server, request, get, fetch, connect, submit, run = S.server, S.request, S.get, S.fetch, S.connect, S.submit, S.run
+local next_message, read_until, short, shorts, only, small, history_of = S.next_message, S.read_until, S.short, S.shorts, S.only, S.small, S.history_of
+
+-- What each version does: {version = what}.
+local function each(what, fn)
+  for version, want in K.sorted(what) do
+    it(("on %s: %s"):format(version, tostring(want)), function() fn(version, want) end)
+  end
+end
+
+-- Runs a prompt whose messages nobody hears, to the end that every socket is told.
+local function run_unheard(sim, ws, prompt, sid)
+  local id = submit(sim, prompt, sid)
+  read_until(ws, function(m) return short(m) == "status 0" end)
+  return id
+end
+
+describe("sim: a cached output of a prompt without client_id is in the history", function()
+  each({ ["2024-10"] = true, ["0.3.64"] = true, ["0.3.75"] = false, ["0.18.1"] = false }, function(version, shown)
+    local sim <close> = server { version = version }
+    local ws <close> = connect(sim, "a")
+    local prompt = small()
+    local function has(id) return history_of(sim, id).outputs["3"] ~= nil, history_of(sim, id).meta["3"] ~= nil end
+    assert.are.same({ true, true }, { has(run_unheard(sim, ws, prompt)) }, "one that ran")
+    assert.are.same({ shown, shown }, { has(run_unheard(sim, ws, prompt)) }, "one from the cache")
+    assert.are.same({ true, true }, { has(run_unheard(sim, ws, prompt, "nobody who listens")) }, "one from the cache, with a client_id")
+  end)
+end)
