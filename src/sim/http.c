@@ -305,10 +305,8 @@ static void system_stats(mp_sim *s, uint64_t tag) {
 }
 
 static void features(mp_sim *s, uint64_t tag) {
-    mp_buf b = { 0 };
-    if (!s->v->features) { reply(s, tag, 404, TEXT, "404: Not Found", 14); return; }
-    mp_buf_puts(&b, "{\"supports_preview_metadata\": true, \"max_upload_size\": 104857600, \"extension\": {\"manager\": {\"supports_v4\": true}}, \"node_replacements\": true, \"assets\": false}");
-    json(s, tag, 200, &b);
+    if (s->v->features) reply(s, tag, 200, JSON, s->v->features, strlen(s->v->features));
+    else reply(s, tag, 404, TEXT, "404: Not Found", 14);
 }
 
 static void free_memory(mp_sim *s, const mp_sim_request *r) {

@@ -11,8 +11,8 @@
 #define SIM_GAPS 100000
 
 typedef struct traits {                              /* what a version does: protocol 7 */
-    const char *version, *reported, *os;
-    int progress_state, own_ids, missing_node_type, features, targeted_interrupt, throttled, empty_object, create_time, preview_method, jobs;
+    const char *version, *reported, *os, *features;  /* features: what it says of itself; NULL: nothing, and it takes no flags */
+    int progress_state, own_ids, missing_node_type, targeted_interrupt, throttled, empty_object, create_time, preview_method, jobs;
     int lists_told;                                  /* the history has what this run made, and what it told its client from the cache; else all that the cache has of the prompt */
 } traits;
 

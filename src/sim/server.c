@@ -2,11 +2,14 @@
 #include "sim/inside.h"
 #include <stdlib.h>
 
+#define FLAGS "\"supports_preview_metadata\": true, \"max_upload_size\": 104857600"
+
 static const traits versions[] = {
-    { .version = "0.18.1", .reported = "0.18.1", .os = "linux", .progress_state = 1, .own_ids = 1, .missing_node_type = 1, .features = 1, .targeted_interrupt = 1, .throttled = 1, .empty_object = 1,
+    { .version = "0.18.1", .reported = "0.18.1", .os = "linux", .features = "{" FLAGS ", \"extension\": {\"manager\": {\"supports_v4\": true}}, \"node_replacements\": true, \"assets\": false}",
+      .progress_state = 1, .own_ids = 1, .missing_node_type = 1, .targeted_interrupt = 1, .throttled = 1, .empty_object = 1,
       .create_time = 1, .preview_method = 1, .jobs = 1, .lists_told = 1 },
-    { .version = "0.3.75", .reported = "0.3.75", .os = "posix", .progress_state = 1, .own_ids = 1, .features = 1, .targeted_interrupt = 1, .empty_object = 1, .create_time = 1, .lists_told = 1 },
-    { .version = "0.3.64", .reported = "0.3.64", .os = "posix", .progress_state = 1, .own_ids = 1, .features = 1, .targeted_interrupt = 1, .empty_object = 1 },
+    { .version = "0.3.75", .reported = "0.3.75", .os = "posix", .progress_state = 1, .own_ids = 1, .features = "{" FLAGS "}", .targeted_interrupt = 1, .empty_object = 1, .create_time = 1, .lists_told = 1 },
+    { .version = "0.3.64", .reported = "0.3.64", .os = "posix", .progress_state = 1, .own_ids = 1, .features = "{" FLAGS "}", .targeted_interrupt = 1, .empty_object = 1 },
     { .version = "2024-10", .reported = "unknown", .os = "posix" }
 };
 
@@ -251,9 +254,11 @@ void mp_sim_text(mp_sim *s, uint64_t tag, mp_str text, mp_time now) {
         const char *type = mp_json_string(mp_json_get(j, "type"));
         c->spoke = 1;                                /* only the first message counts */
         if (type && strcmp(type, "feature_flags") == 0) {
-            static const char flags[] = "{\"type\": \"feature_flags\", \"data\": {\"supports_preview_metadata\": true, \"max_upload_size\": 104857600, \"extension\": {\"manager\": {\"supports_v4\": true}}, \"node_replacements\": true, \"assets\": false}}";
+            mp_buf b = { 0 };
+            mp_buf_printf(&b, "{\"type\": \"feature_flags\", \"data\": %s}", s->v->features);
             c->metadata = mp_json_true(mp_json_get(mp_json_get(j, "data"), "supports_preview_metadata"));
-            push(s, (mp_sim_out){ MP_SIM_TEXT, tag, 0, NULL, mp_strndup(flags, sizeof flags - 1), sizeof flags - 1, NULL });
+            push(s, (mp_sim_out){ MP_SIM_TEXT, tag, 0, NULL, mp_strndup(b.p, b.n), b.n, NULL });
+            mp_buf_free(&b);
         }
     }
     mp_json_free(j);

@@ -32,3 +32,17 @@ describe("sim: a cached output of a prompt without client_id is in the history",
     assert.are.same({ true, true }, { has(run_unheard(sim, ws, prompt, "nobody who listens")) }, "one from the cache, with a client_id")
   end)
 end)
+
+describe("sim: feature flags", function()
+  local plain = { supports_preview_metadata = true, max_upload_size = 104857600 }
+  local whole = { supports_preview_metadata = true, max_upload_size = 104857600, extension = { manager = { supports_v4 = true } }, node_replacements = true, assets = false }
+  for version, flags in K.sorted { ["0.3.64"] = plain, ["0.3.75"] = plain, ["0.18.1"] = whole } do
+    it("of " .. version, function()
+      local sim <close> = server { version = version }
+      local ws <close> = connect(sim, "a")
+      assert.are.same(flags, fetch(sim, "/features"))
+      ws:send(json.encode { type = "feature_flags", data = {} })
+      assert.are.same({ type = "feature_flags", data = flags }, next_message(ws))
+    end)
+  end
+end)
