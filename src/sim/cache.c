@@ -94,7 +94,7 @@ cached *cache_find(mp_sim *s, const node *n) {
 void cache_keep(mp_sim *s, const node *n) {
     unsigned most = s->o.cache_size > 0 ? (unsigned)s->o.cache_size : 100;
     /* expanded nodes are not in the next prompt: they would be evicted */
-    if (s->cache_mode == 2 || n->parent || cache_find(s, n)) return;
+    if ((s->cache_mode == 2 && !s->v->none_keeps) || n->parent || cache_find(s, n)) return;
     if (s->cache_mode == 1 && HASH_COUNT(s->cache) >= most) forget(s, s->cache);
     cached *c = mp_alloc(sizeof *c);
     memcpy(c->key, n->key, sizeof c->key);
@@ -107,9 +107,27 @@ void cache_clear(mp_sim *s) {
     while (s->cache) forget(s, s->cache);
 }
 
+static int needs(const node *n, const node *from) {
+    for (const mp_json *i = mp_json_first(n->inputs); i; i = mp_json_next(i))
+        if (is_link(i) && strcmp(mp_json_string(mp_json_first(i)), from->id) == 0) return 1;
+    return 0;
+}
+
+/* "none" before 0.3.66: a result goes when all that needs it has run (protocol 5.3). */
+void cache_used(mp_sim *s, const run *r, const node *n) {
+    for (size_t i = 0; s->cache_mode == 2 && i < r->n_prompt; i++) {
+        const node *from = r->nodes[i];
+        int open = from->state != N_DONE || !needs(n, from);
+        for (size_t k = 0; !open && k < r->n_prompt; k++) open = r->nodes[k]->state != N_DONE && needs(r->nodes[k], from);
+        cached *c = open ? NULL : cache_find(s, from);
+        if (c) forget(s, c);
+    }
+}
+
 void cache_evict(mp_sim *s, const run *r) {
     cached *c, *next;
     if (s->cache_mode == 1) return;
+    if (s->cache_mode == 2) cache_clear(s);
     HASH_ITER(hh, s->cache, c, next) {
         int keep = 0;
         for (size_t i = 0; i < r->n && !keep; i++) keep = strcmp(r->nodes[i]->key, c->key) == 0;

@@ -741,6 +741,7 @@ static void finish_node(mp_sim *s, run *r, exec *x, mp_time now) {
     n->value = n->max;
     s->record.executed++;
     cache_keep(s, n);
+    cache_used(s, r, n);
     progress_state(s, r);
 }
 
@@ -779,6 +780,7 @@ static void close_expanded(mp_sim *s, run *r, mp_time now) {
         s->record.executed++;
         did(s, r, n, MP_SIM_ENDS, now);
         cache_keep(s, n);
+        cache_used(s, r, n);
         progress_state(s, r);
     }
 }

@@ -13,6 +13,7 @@
 typedef struct traits {                              /* what a version does: protocol 7 */
     const char *version, *reported, *os, *features;  /* features: what it says of itself; NULL: nothing, and it takes no flags */
     int progress_state, own_ids, missing_node_type, targeted_interrupt, throttled, empty_object, create_time, preview_method, jobs;
+    int none_keeps;                                  /* without a cache, results are kept as long as they are needed */
     int lists_told;                                  /* the history has what this run made, and what it told its client from the cache; else all that the cache has of the prompt */
 } traits;
 
@@ -178,6 +179,7 @@ void cache_clear(mp_sim *s);
 cached *cache_find(mp_sim *s, const node *n);
 void cache_keep(mp_sim *s, const node *n);
 void cache_evict(mp_sim *s, const run *r);           /* whatever this prompt does not contain goes */
+void cache_used(mp_sim *s, const run *r, const node *n);     /* n has run */
 void key_of(mp_sim *s, run *r, node *n);
 result *result_new(const node *n);
 void result_free(result *res);                       /* drops a reference; NULL is fine */

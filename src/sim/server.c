@@ -9,7 +9,7 @@ static const traits versions[] = {
       .progress_state = 1, .own_ids = 1, .missing_node_type = 1, .targeted_interrupt = 1, .throttled = 1, .empty_object = 1,
       .create_time = 1, .preview_method = 1, .jobs = 1, .lists_told = 1 },
     { .version = "0.3.75", .reported = "0.3.75", .os = "posix", .progress_state = 1, .own_ids = 1, .features = "{" FLAGS "}", .targeted_interrupt = 1, .empty_object = 1, .create_time = 1, .lists_told = 1 },
-    { .version = "0.3.64", .reported = "0.3.64", .os = "posix", .progress_state = 1, .own_ids = 1, .features = "{" FLAGS "}", .targeted_interrupt = 1, .empty_object = 1 },
+    { .version = "0.3.64", .reported = "0.3.64", .os = "posix", .progress_state = 1, .own_ids = 1, .features = "{" FLAGS "}", .targeted_interrupt = 1, .empty_object = 1, .none_keeps = 1 },
     { .version = "2024-10", .reported = "unknown", .os = "posix" }
 };
 

@@ -46,3 +46,43 @@ describe("sim: feature flags", function()
     end)
   end
 end)
+
+-- The nodes that ran.
+local function ran(list)
+  local nodes = {}
+  for _, m in ipairs(only(list, "executing")) do
+    if m.data.node ~= json.null then nodes[#nodes + 1] = m.data.node end
+  end
+  table.sort(nodes)
+  return nodes
+end
+
+describe("sim: cache none", function()
+  local catalogue = [[{"Source": {"input": {"required": {}}, "output": ["IMAGE"]},
+    "Sink": {"input": {"required": {"a": ["IMAGE"], "b": ["IMAGE"], "n": ["INT"]}}, "output": [], "output_node": true}}]]
+  local source = { class_type = "Source", inputs = json.decode "{}" }
+  local function sink(a, b, n) return { class_type = "Sink", inputs = { a = { a, 0 }, b = { b, 0 }, n = n } } end
+
+  for _, version in ipairs { "2024-10", "0.3.64", "0.3.75", "0.18.1" } do
+    it("leaves nothing to the next prompt on " .. version, function()
+      local sim <close> = server { version = version, cache = "none" }
+      local ws <close> = connect(sim, "a")
+      for _ = 1, 2 do
+        local list = run(sim, ws, "a", small())
+        assert.are.equal("execution_cached", shorts(list)[4])
+        assert.are.same({ "1", "2", "3" }, ran(list))
+      end
+    end)
+  end
+
+  describe("keeps a result till all that needs it has run, so that its twin need not run:", function()
+    each({ ["0.3.64"] = true, ["0.3.75"] = false, ["0.18.1"] = false }, function(version, kept)
+      local sim <close> = server { version = version, cache = "none", catalogue = catalogue }
+      local ws <close> = connect(sim, "a")
+      local list = run(sim, ws, "a", { ["1"] = source, ["2"] = source, ["3"] = sink("1", "2", 1) })
+      assert.are.equal(kept and 2 or 3, #ran(list))
+      assert.are.equal(kept and 2 or 1, #only(list, "executed"), "the output, and the twin from the cache")
+      assert.are.equal(4, #ran(run(sim, ws, "a", { ["1"] = source, ["2"] = sink("1", "1", 1), ["3"] = source, ["4"] = sink("3", "3", 2) })), "the first one's is gone when the second comes")
+    end)
+  end)
+end)
