@@ -18,6 +18,7 @@ static const opt sim_opts[] = {
     { "random_errors", OPT_BOOL, offsetof(sim_args, o) + offsetof(mp_sim_opts, random_errors), 0, 0 },
     { "no_orphans", OPT_BOOL, offsetof(sim_args, o) + offsetof(mp_sim_opts, no_orphans), 0, 0 },
     { "previews", OPT_BOOL, offsetof(sim_args, o) + offsetof(mp_sim_opts, previews), 0, 0 }, { "overhead_ms", OPT_MS, offsetof(sim_args, o) + offsetof(mp_sim_opts, overhead), 0, 1e9 },
+    { "history_ms", OPT_MS, offsetof(sim_args, o) + offsetof(mp_sim_opts, history), 0, 1e9 },
     { "host", OPT_TEXT, offsetof(sim_args, host), 0, 0 }, { "port", OPT_INT, offsetof(sim_args, port), 0, 65535 },
     { "delay_ms", OPT_NUMBER, offsetof(sim_args, delay), 0, 1e6 }, { "seed", OPT_NUMBER, offsetof(sim_args, seed), 0, 9e15 }, { NULL, 0, 0, 0, 0 }
 };

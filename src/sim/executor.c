@@ -339,7 +339,7 @@ static void end(mp_sim *s, run *r, int verdict, mp_time now) {
     while (r->active) drop_active(r, r->active);     /* the others are given up without a word */
     r->verdict = verdict;
     r->phase = R_END;
-    s->at = now;
+    s->at = now + s->o.history;
 }
 
 /* ---- failing ------------------------------------------------------------------------------------------------ */

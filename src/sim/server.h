@@ -27,7 +27,8 @@ typedef struct mp_sim_opts {
     int random_errors;                               /* of one node, in an order that each server draws for itself */
     int no_orphans;                                  /* without the fault of 3.3: a late close takes no newer socket along */
     int previews;                                    /* samplers send previews */
-    mp_time overhead;                                /* between two jobs: history, clean-up */
+    mp_time overhead;                                /* between two jobs: clean-up */
+    mp_time history;                                 /* from the last word of a job to its entry in the history; till then it runs */
     mp_time epoch;                                   /* add to an instant for microseconds since the Unix epoch */
 } mp_sim_opts;
 

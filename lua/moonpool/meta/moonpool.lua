@@ -153,6 +153,7 @@
 ---@field random_errors? boolean Order of the errors of one node as each server draws it (default false).
 ---@field previews? boolean Samplers send previews (default false).
 ---@field overhead_ms? number Pause between two prompts (ms, default 0; to 1e9).
+---@field history_ms? number From execution_success (or error, interrupt) to the entry in the history; till then the job runs (ms, default 0; to 1e9).
 ---@field delay_ms? number Every message is held so long, each way (ms, default 0; to 1e6).
 ---@field host? string Address to listen on (default "127.0.0.1").
 ---@field port? integer Port (default 0: any free one; to 65535).
