@@ -158,7 +158,7 @@ Socket.__index = Socket
 -- Opens a WebSocket: {url=, headers=, timeout_ms=, max_message=}. Waits for the handshake. Returns a socket with
 -- receive(timeout_ms) -> data, is_binary; send(data, binary); close(code, reason). nil, err when it is refused.
 function M.ws.connect(options)
-  local s = setmetatable({ inbox = {}, head = 1, waiting = nil }, Socket)
+  local s = setmetatable({ inbox = {}, head = 1, last = 0, waiting = nil }, Socket)
   local err
   local ok = task.await(function(done)
     local opened = false
@@ -170,7 +170,8 @@ function M.ws.connect(options)
         s.closed = { code = number, reason = data }
         if not opened then err = fail("connection", data); done(false) end
       else
-        s.inbox[#s.inbox + 1] = { data, what == "binary" }
+        s.last = s.last + 1                      -- # would not do: what was read is nil at the front
+        s.inbox[s.last] = { data, what == "binary" }
       end
       if s.waiting then s.waiting() end
     end)
@@ -183,7 +184,7 @@ end
 
 -- The next message; nil, err when the socket was closed (kind "closed", code) or nothing came in time.
 function Socket:receive(timeout_ms)
-  while self.head > #self.inbox do
+  while self.head > self.last do
     if self.closed then
       local err = fail("closed", self.closed.reason)
       err.code = self.closed.code
@@ -196,7 +197,7 @@ function Socket:receive(timeout_ms)
   local m = self.inbox[self.head]
   self.inbox[self.head] = nil
   self.head = self.head + 1
-  if self.head > #self.inbox then self.inbox, self.head = {}, 1 end
+  if self.head > self.last then self.inbox, self.head, self.last = {}, 1, 0 end
   return m[1], m[2]
 end
 

@@ -465,6 +465,30 @@ describe("ws.connect", function()
     assert.is_string((s:receive(10000)))
   end)
 
+  it("gives all messages that came while nobody asked, in their order", function()
+    local server = sim()
+    server:wedge()
+    local s <close> = assert(moonpool.ws.connect { url = ws_of(server) })
+    local said, seen = 0, 0
+    local function post(n)                       -- each is told as one more that waits
+      for _ = 1, n do
+        said = said + 1
+        assert(moonpool.http.request { method = "POST", url = server.url .. "/prompt", body = '{"prompt":' .. H.text_to_image .. "}" })
+      end
+    end
+    local function read(n)
+      for _ = 1, n do
+        assert.equal(seen, moonpool.json.decode((s:receive(10000))).data.status.exec_info.queue_remaining)
+        seen = seen + 1
+      end
+    end
+    for n = 1, 6 do                              -- read some, then more come
+      post(n)
+      read(n - 1)
+    end
+    read(said + 1 - seen)
+  end)
+
   it("says that nothing came in time, and can be asked again", function()
     local s <close> = assert(moonpool.ws.connect { url = ws_of(sim()) })
     s:receive(10000)
