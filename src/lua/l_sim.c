@@ -17,6 +17,7 @@ static const opt sim_opts[] = {
     { "cache", OPT_TEXT, offsetof(sim_args, o) + offsetof(mp_sim_opts, cache), 0, 0 }, { "cache_size", OPT_INT, offsetof(sim_args, o) + offsetof(mp_sim_opts, cache_size), 1, 1e6 },
     { "random_errors", OPT_BOOL, offsetof(sim_args, o) + offsetof(mp_sim_opts, random_errors), 0, 0 },
     { "no_orphans", OPT_BOOL, offsetof(sim_args, o) + offsetof(mp_sim_opts, no_orphans), 0, 0 },
+    { "early", OPT_BOOL, offsetof(sim_args, o) + offsetof(mp_sim_opts, early), 0, 0 },
     { "previews", OPT_BOOL, offsetof(sim_args, o) + offsetof(mp_sim_opts, previews), 0, 0 }, { "overhead_ms", OPT_MS, offsetof(sim_args, o) + offsetof(mp_sim_opts, overhead), 0, 1e9 },
     { "history_ms", OPT_MS, offsetof(sim_args, o) + offsetof(mp_sim_opts, history), 0, 1e9 },
     { "host", OPT_TEXT, offsetof(sim_args, host), 0, 0 }, { "port", OPT_INT, offsetof(sim_args, port), 0, 65535 },

@@ -183,7 +183,7 @@ void run_start(mp_sim *s, job *j, mp_time now) {
     tail(&b, r);
     stamped(s, r, "execution_start", &b, now, 0);
     r->phase = R_CACHED;
-    s->at = now + (mp_time)(1000 / speed(s));
+    s->at = now + (s->o.early ? 0 : (mp_time)(1000 / speed(s)));         /* keys are computed */
 }
 
 static void exec_free(exec *x) {

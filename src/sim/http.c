@@ -111,6 +111,7 @@ static void post_prompt(mp_sim *s, const mp_sim_request *r, mp_time now) {
             queue_put(s, j);                         /* the worker may start before the reply is sent */
             if (!twin) emit_status(s);
             if (!s->run && s->at < now) s->at = now;
+            if (s->o.early) work_till(s, now);
             if (twin) trouble(s, r->tag);
             else json(s, r->tag, 200, &b);
             mp_buf_free(&b);

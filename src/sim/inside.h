@@ -150,6 +150,7 @@ void job_number(mp_buf *b, const job *j);
 int queue_delete(mp_sim *s, const char *id);
 void job_drop(job *j);
 double wall_ms(const mp_sim *s, mp_time now);
+void work_till(mp_sim *s, mp_time now);              /* all that the worker has to do by now */
 typedef struct date { int year, month, day, hour, minute, second, weekday; } date;      /* UTC; month from 1, weekday from 0, Sunday */
 date date_of(long seconds);                          /* since the Unix epoch */
 

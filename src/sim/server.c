@@ -318,6 +318,15 @@ static void pop(mp_sim *s, mp_time now) {
     run_start(s, j, now);
 }
 
+void work_till(mp_sim *s, mp_time now) {
+    while ((s->run || s->n_queue) && s->at <= now && !s->wedged) {
+        mp_time moment = s->at > s->stalled ? s->at : s->stalled;
+        if (moment > now) moment = now;
+        if (!s->run) pop(s, moment);
+        else run_step(s, moment);
+    }
+}
+
 void mp_sim_tick(mp_sim *s, mp_time now) {
     if (now < s->stalled) return;
     size_t n = s->n_held;
@@ -326,12 +335,7 @@ void mp_sim_tick(mp_sim *s, mp_time now) {
         drop_held(&s->held[i]);
     }
     s->n_held = 0;
-    while ((s->run || s->n_queue) && s->at <= now && !s->wedged) {
-        mp_time moment = s->at > s->stalled ? s->at : s->stalled;
-        if (moment > now) moment = now;
-        if (!s->run) pop(s, moment);
-        else run_step(s, moment);
-    }
+    work_till(s, now);
 }
 
 /* ---- faults ----------------------------------------------------------------------------------------------------------- */

@@ -26,6 +26,7 @@ typedef struct mp_sim_opts {
     int cache_size;                                  /* lru: results kept; 0: 100 */
     int random_errors;                               /* of one node, in an order that each server draws for itself */
     int no_orphans;                                  /* without the fault of 3.3: a late close takes no newer socket along */
+    int early;                                       /* what a prompt tells at once is told before the reply to its POST */
     int previews;                                    /* samplers send previews */
     mp_time overhead;                                /* between two jobs: clean-up */
     mp_time history;                                 /* from the last word of a job to its entry in the history; till then it runs */

@@ -151,6 +151,7 @@
 ---@field cache_size? integer Results kept with "lru" (default 100; 1 to 1e6).
 ---@field no_orphans? boolean A late close of a socket takes no newer one with the same id along (default false).
 ---@field random_errors? boolean Order of the errors of one node as each server draws it (default false).
+---@field early? boolean What a prompt tells at once is told before the reply to its POST, as it now and then is by real servers (default false).
 ---@field previews? boolean Samplers send previews (default false).
 ---@field overhead_ms? number Pause between two prompts (ms, default 0; to 1e9).
 ---@field history_ms? number From execution_success (or error, interrupt) to the entry in the history; till then the job runs (ms, default 0; to 1e9).
