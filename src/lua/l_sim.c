@@ -122,6 +122,19 @@ static int sim_late(lua_State *L) {
     return 0;
 }
 
+typedef struct { int times; double bytes; mp_time over; } frames_args;
+static const opt frames_opts[] = { { "bytes", OPT_NUMBER, offsetof(frames_args, bytes), 0, 1e9 }, { "ms", OPT_MS, offsetof(frames_args, over), 0, 1e9 },
+    { "times", OPT_INT, offsetof(frames_args, times), 1, 1e9 }, { NULL, 0, 0, 0, 0 } };
+
+/* sim:frames{bytes=, ms=, times=}: the next frames are as long as that at least, and take so long to come */
+static int sim_frames(lua_State *L) {
+    frames_args a = { .times = 1 };
+    l_sim *u = check(L);
+    l_options(L, 2, frames_opts, &a, "sim:frames");
+    mp_sim_frames(mp_sim_server_sim(u->s), a.times, (size_t)a.bytes, a.over);
+    return 0;
+}
+
 /* sim:set_clock(ms): its wall clock moves by so much */
 static int sim_clock(lua_State *L) {
     mp_sim_clock(mp_sim_server_sim(check(L)->s), (mp_time)(luaL_checknumber(L, 2) * 1000));
@@ -192,7 +205,9 @@ static int sim_close(lua_State *L) {
 }
 
 void l_open_sim(lua_State *L) {
-    static const luaL_Reg methods[] = { { "drop", sim_drop }, { "restart", sim_restart }, { "stall", sim_stall }, { "wedge", sim_wedge }, { "fail", sim_fail }, { "lose_interrupts", sim_lose }, { "late_interrupt", sim_late }, { "set_clock", sim_clock }, { "record", sim_record }, { "observe", sim_observe }, { "close", sim_close }, { NULL, NULL } };
+    static const luaL_Reg methods[] = { { "drop", sim_drop }, { "restart", sim_restart }, { "stall", sim_stall }, { "wedge", sim_wedge }, { "fail", sim_fail },
+        { "lose_interrupts", sim_lose }, { "late_interrupt", sim_late }, { "frames", sim_frames }, { "set_clock", sim_clock }, { "record", sim_record },
+        { "observe", sim_observe }, { "close", sim_close }, { NULL, NULL } };
     static const luaL_Reg meta[] = { { "__index", sim_index }, { "__gc", sim_close }, { "__close", sim_close }, { NULL, NULL } };
     l_class(L, SIM, methods, meta);
     lua_pushcfunction(L, sim_new);

@@ -23,7 +23,7 @@
 #define KEEP_MS 75000                                 /* an idle connection, as ComfyUI's */
 #define BYE_MS 2000
 
-typedef struct chunk { struct chunk *next; int binary; size_t n; unsigned char p[]; } chunk;
+typedef struct chunk { struct chunk *next; int binary; size_t n; mp_time over; unsigned char p[]; } chunk;      /* over: written in pieces, for so long */
 
 /* A connection and the request it is at. */
 struct mp_exchange {
@@ -45,7 +45,10 @@ struct mp_peer {
     struct lws *wsi;
     char *path;
     chunk *first, *last;
-    mp_buf message;
+    mp_buf message, frame;                           /* frame: the one that is written in pieces */
+    size_t written;
+    mp_time since;
+    mp_timer *pace;
     int adopting, dead, open, drop;                  /* adopting: inside the call that hands it over; dead: it ended there */
     mp_peer *next, **prev;
 };
@@ -164,7 +167,9 @@ static void peer_free(mp_peer *p) {
         p->first = c->next;
         free(c);
     }
+    mp_timer_free(p->pace);
     mp_buf_free(&p->message);
+    mp_buf_free(&p->frame);
     free(p->path);
     free(p);
 }
@@ -519,27 +524,85 @@ void mp_serve_reply(mp_exchange *x, int status, const char *type, const char *he
 
 /* ---- WebSocket ------------------------------------------------------------------------------------------------------ */
 
+static void shift(mp_peer *p) {
+    chunk *c = p->first;
+    p->first = c->next;
+    free(c);
+}
+
+static void on_pace(void *ud);
+
+/* One frame for the whole message, as ComfyUI's. Meanwhile the peer is not read: the library would answer a ping in the midst
+ * of it. */
+static void begin_pieces(mp_peer *p, const chunk *c) {
+    unsigned char head[10] = { (unsigned char)(c->binary ? 0x82 : 0x81) };
+    int wide = c->n < 126 ? 0 : c->n < 65536 ? 2 : 8;
+    head[1] = (unsigned char)(wide == 0 ? c->n : wide == 2 ? 126 : 127);
+    for (int i = 0; i < wide; i++) head[2 + i] = (unsigned char)(c->n >> 8 * (wide - 1 - i));
+    mp_buf_add(&p->frame, head, 2 + (size_t)wide);
+    mp_buf_add(&p->frame, c->p + LWS_PRE, c->n);
+    p->written = 0;
+    p->since = mp_loop_now(p->server->loop);
+    if (!p->pace) p->pace = mp_timer_new(p->server->loop, on_pace, p);
+    lws_rx_flow_control(p->wsi, 0);
+}
+
+/* What is due of the first message by now. -1: the peer has gone. */
+static int write_pieces(mp_peer *p) {
+    chunk *c = p->first;
+    if (!p->frame.n) begin_pieces(p, c);
+    mp_time now = mp_loop_now(p->server->loop), spent = now - p->since;
+    size_t due = spent >= c->over ? p->frame.n : 1 + (size_t)((double)(p->frame.n - 1) * (double)spent / (double)c->over);
+    while (p->written < due) {
+        ssize_t n = send(lws_get_socket_fd(p->wsi), p->frame.p + p->written, due - p->written, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n < 0 && errno != EAGAIN) return -1;
+        if (n <= 0) break;
+        p->written += (size_t)n;
+    }
+    if (p->written < p->frame.n) { mp_timer_set(p->pace, now + (c->over > MP_MS(64) ? c->over / 64 : MP_MS(1))); return 0; }
+    mp_buf_clear(&p->frame);
+    shift(p);
+    lws_rx_flow_control(p->wsi, 1);
+    if (p->first) lws_callback_on_writable(p->wsi);
+    return 0;
+}
+
+static void on_pace(void *ud) {
+    mp_peer *p = ud;
+    if (!p->drop && write_pieces(p) != 0) mp_peer_drop(p);
+}
+
 static int on_ws_writable(struct lws *wsi, mp_peer *p) {
     while (p->first && !p->drop) {
         chunk *c = p->first;
+        if (c->over) return write_pieces(p);
         if (lws_write(wsi, c->p + LWS_PRE, c->n, c->binary ? LWS_WRITE_BINARY : LWS_WRITE_TEXT) < (int)c->n) return -1;
-        p->first = c->next;
-        free(c);
+        shift(p);
         if (p->first && lws_send_pipe_choked(wsi)) { lws_callback_on_writable(wsi); return 0; }
     }
     return p->drop ? -1 : 0;
 }
 
-void mp_peer_send(mp_peer *p, int binary, const void *data, size_t n, int at_once) {
+static chunk *queue(mp_peer *p, int binary, const void *data, size_t n) {
     chunk *c = mp_alloc(sizeof *c + LWS_PRE + n);
     c->binary = binary;
     c->n = n;
     if (n) memcpy(c->p + LWS_PRE, data, n);
     if (p->first) p->last->next = c;
     else p->first = c;
-    p->last = c;
+    return p->last = c;
+}
+
+void mp_peer_send(mp_peer *p, int binary, const void *data, size_t n, int at_once) {
+    const chunk *c = queue(p, binary, data, n);
     if (!at_once || c != p->first || lws_partial_buffered(p->wsi)) lws_callback_on_writable(p->wsi);
     else if (on_ws_writable(p->wsi, p) != 0) mp_peer_drop(p);
+}
+
+/* Begun by the library's callback only: till then it may owe a pong. */
+void mp_peer_send_slowly(mp_peer *p, int binary, const void *data, size_t n, mp_time over) {
+    queue(p, binary, data, n)->over = over;
+    lws_callback_on_writable(p->wsi);
 }
 
 void mp_peer_drop(mp_peer *p) {

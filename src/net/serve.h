@@ -28,5 +28,6 @@ void mp_serve_pause(mp_server *s, int paused);       /* paused: open connections
 /* headers: more lines, each ended by CR LF; NULL: none. content_type NULL: no such line. */
 void mp_serve_reply(mp_exchange *x, int status, const char *content_type, const char *headers, const void *body, size_t n);
 void mp_peer_send(mp_peer *p, int binary, const void *data, size_t n, int at_once);       /* else with what else comes before the loop turns */
+void mp_peer_send_slowly(mp_peer *p, int binary, const void *data, size_t n, mp_time over);        /* its bytes come one after the other, the last when `over` has passed */
 void mp_peer_drop(mp_peer *p);                       /* cuts it, without a close frame */
 #endif

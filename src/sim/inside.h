@@ -111,6 +111,9 @@ struct mp_sim {
     run *run;
     mp_time at, stalled;                             /* at: the worker's next moment */
     int cache_mode;                                  /* 0 classic, 1 lru, 2 none */
+    int odd_frames;
+    size_t odd_bytes;
+    mp_time odd_over;
     int interrupt, wedged, free_nodes, lost_interrupts, late_interrupt;
     void (*on_start)(void *, const char *);
     void *on_start_ud;

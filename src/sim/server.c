@@ -108,7 +108,7 @@ int mp_sim_take(mp_sim *s, mp_sim_out *out) {
 void reply(mp_sim *s, uint64_t tag, int status, const char *type, const char *body, size_t n) { reply_with(s, tag, status, type, NULL, body, n); }
 
 void reply_with(mp_sim *s, uint64_t tag, int status, const char *type, char *headers, const char *body, size_t n) {
-    push(s, (mp_sim_out){ MP_SIM_REPLY, tag, status, type, mp_strndup(body, n), n, headers });
+    push(s, (mp_sim_out){ .kind = MP_SIM_REPLY, .tag = tag, .status = status, .content_type = type, .body = mp_strndup(body, n), .n = n, .headers = headers });
 }
 
 conn *conn_of(mp_sim *s, const char *sid) {
@@ -137,17 +137,37 @@ static void ascii(mp_buf *text) {
     *text = b;
 }
 
+/* Blanks behind it make a frame long: they are nothing to JSON, nor to a picture. Takes the body. */
+static void frame(mp_sim *s, mp_sim_out_kind kind, const conn *c, char *body, size_t n) {
+    mp_sim_out o = { .kind = kind, .tag = c->tag, .body = body, .n = n };
+    if (s->odd_frames > 0) {
+        s->odd_frames--;
+        o.over = s->odd_over;
+        if (n < s->odd_bytes) {
+            o.body = mp_realloc(body, o.n = s->odd_bytes);
+            memset(o.body + n, ' ', o.n - n);
+        }
+    }
+    push(s, o);
+}
+
+static void say(mp_sim *s, const conn *c, mp_buf *text) {
+    size_t n;
+    char *body = mp_buf_take(text, &n);
+    frame(s, MP_SIM_TEXT, c, body, n);
+}
+
 void emit(mp_sim *s, const char *sid, mp_buf *text) {
     ascii(text);
     for (conn *c = s->conns; c; c = c->next)
-        if (c->in_table && (!sid || strcmp(c->sid, sid) == 0)) push(s, (mp_sim_out){ MP_SIM_TEXT, c->tag, 0, NULL, mp_strndup(text->p, text->n), text->n, NULL });
+        if (c->in_table && (!sid || strcmp(c->sid, sid) == 0)) frame(s, MP_SIM_TEXT, c, mp_strndup(text->p, text->n), text->n);
     mp_buf_free(text);
 }
 
 void emit_binary(mp_sim *s, const conn *c, mp_buf *bytes) {
-    mp_sim_out o = { MP_SIM_BINARY, c->tag, 0, NULL, NULL, 0, NULL };
-    o.body = mp_buf_take(bytes, &o.n);
-    push(s, o);
+    size_t n;
+    char *body = mp_buf_take(bytes, &n);
+    frame(s, MP_SIM_BINARY, c, body, n);
 }
 
 size_t mp_sim_waiting(const mp_sim *s) { return s->n_queue + (s->run != NULL); }
@@ -233,15 +253,13 @@ void mp_sim_connect(mp_sim *s, uint64_t tag, mp_str id, mp_time now) {
     s->conns = c;
     mp_buf b = { 0 };
     status_text(s, &b, c->sid);
-    push(s, (mp_sim_out){ MP_SIM_TEXT, tag, 0, NULL, mp_strndup(b.p, b.n), b.n, NULL });
-    mp_buf_free(&b);
+    say(s, c, &b);
     const char *shown = run_shows(s->run);
     if (shown && s->run->j->client_id && strcmp(s->run->j->client_id, c->sid) == 0) {
         mp_buf_puts(&b, "{\"type\": \"executing\", \"data\": {\"node\": ");
         mp_buf_json(&b, mp_str_of(shown));
         mp_buf_puts(&b, "}}");
-        push(s, (mp_sim_out){ MP_SIM_TEXT, tag, 0, NULL, mp_strndup(b.p, b.n), b.n, NULL });
-        mp_buf_free(&b);
+        say(s, c, &b);
     }
 }
 
@@ -257,8 +275,7 @@ void mp_sim_text(mp_sim *s, uint64_t tag, mp_str text, mp_time now) {
             mp_buf b = { 0 };
             mp_buf_printf(&b, "{\"type\": \"feature_flags\", \"data\": %s}", s->v->features);
             c->metadata = mp_json_true(mp_json_get(mp_json_get(j, "data"), "supports_preview_metadata"));
-            push(s, (mp_sim_out){ MP_SIM_TEXT, tag, 0, NULL, mp_strndup(b.p, b.n), b.n, NULL });
-            mp_buf_free(&b);
+            say(s, c, &b);
         }
     }
     mp_json_free(j);
@@ -342,7 +359,7 @@ void mp_sim_tick(mp_sim *s, mp_time now) {
 
 void mp_sim_drop(mp_sim *s, mp_time now) {
     while (s->conns) {
-        push(s, (mp_sim_out){ MP_SIM_CLOSE, s->conns->tag, 0, NULL, NULL, 0, NULL });
+        push(s, (mp_sim_out){ .kind = MP_SIM_CLOSE, .tag = s->conns->tag });
         mp_sim_disconnect(s, s->conns->tag, now);
     }
 }
@@ -379,6 +396,12 @@ void mp_sim_wedge(mp_sim *s) { s->wedged = 1; }
 void mp_sim_deafen(mp_sim *s, int n) { s->lost_interrupts = n; }
 void mp_sim_late(mp_sim *s) { s->late_interrupt = 1; }
 void mp_sim_clock(mp_sim *s, mp_time step) { s->o.epoch += step; }
+
+void mp_sim_frames(mp_sim *s, int times, size_t bytes, mp_time over) {
+    s->odd_frames = times;
+    s->odd_bytes = bytes;
+    s->odd_over = over;
+}
 
 void mp_sim_watch(mp_sim *s, void (*fn)(void *, const char *), void *ud) {
     s->on_start = fn;

@@ -58,6 +58,7 @@ typedef struct mp_sim_out {
     char *body;                                      /* the taker's to free */
     size_t n;
     char *headers;                                   /* REPLY: more lines, each ended by CR LF, or NULL; the taker's to free */
+    mp_time over;                                    /* TEXT, BINARY: its bytes are to come one after the other, for so long */
 } mp_sim_out;
 int mp_sim_take(mp_sim *s, mp_sim_out *out);         /* 0: nothing left */
 /* Calls fn for each thing as it goes out, in the middle of a call: it may take it, and nothing else. */
@@ -72,6 +73,7 @@ void mp_sim_stall(mp_sim *s, mp_time until);         /* answers nothing and does
 void mp_sim_wedge(mp_sim *s);                        /* the worker dies: prompts are accepted, none runs, till a restart */
 void mp_sim_deafen(mp_sim *s, int interrupts);       /* so many interrupts are lost */
 void mp_sim_late(mp_sim *s);                         /* the next interrupt hits whatever runs after its prompt */
+void mp_sim_frames(mp_sim *s, int times, size_t bytes, mp_time over);        /* so many frames are as long as this at least, and slow */
 void mp_sim_clock(mp_sim *s, mp_time step);          /* its wall clock is set */
 /* Calls fn with extra_data.moonpool of every prompt that begins here. */
 void mp_sim_watch(mp_sim *s, void (*fn)(void *ud, const char *mark), void *ud);

@@ -64,7 +64,8 @@ static void put(mp_sim_server *s, mp_sim_out *o) {
     if (l && o->kind == MP_SIM_REPLY && l->x) {
         mp_serve_reply(l->x, o->status, o->content_type, o->headers, o->body, o->n);
         link_drop(s, l);
-    } else if (l && l->p && (o->kind == MP_SIM_TEXT || o->kind == MP_SIM_BINARY)) mp_peer_send(l->p, o->kind == MP_SIM_BINARY, o->body, o->n, 1);
+    } else if (l && l->p && o->over) mp_peer_send_slowly(l->p, o->kind == MP_SIM_BINARY, o->body, o->n, o->over);
+    else if (l && l->p && (o->kind == MP_SIM_TEXT || o->kind == MP_SIM_BINARY)) mp_peer_send(l->p, o->kind == MP_SIM_BINARY, o->body, o->n, 1);
     else if (l && l->p && o->kind == MP_SIM_CLOSE) mp_peer_drop(l->p);
     free(o->body);
     free(o->headers);

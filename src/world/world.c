@@ -226,7 +226,7 @@ static void drain_sim(mp_world *w, size_t i) {
     mp_sim_out o;
     server *s = &w->s[i];
     while (mp_sim_take(s->sim, &o)) {
-        mp_time t = w->now + delay(w);
+        mp_time t = w->now + delay(w) + o.over;
         int lost = w->now < s->dark;
         free(o.headers);
         if (o.kind == MP_SIM_REPLY) {

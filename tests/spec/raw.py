@@ -1,6 +1,6 @@
 """raw.py PORT: bytes to a server, and what comes back. A step a line of standard input:
-"> TEXT" sends (with backslash escapes), "=" prints the next reply (status and body), "$" all until the end of the
-connection, "!" ends our side, "?" asks something on a connection of its own, after which all sent before has been seen."""
+"> TEXT" sends (with backslash escapes), "=" prints the next reply (status and body), "f" the next WebSocket frame (its
+first byte, its size, how it begins), "$" all until the end of the connection, "!" ends our side, "?" asks something on a connection of its own, after which all sent before has been seen."""
 import socket, sys
 
 port = int(sys.argv[1])
@@ -40,6 +40,21 @@ class Reader:
         body, self.data = self.data[:length], self.data[length:]
         return (status + " " + body[:60].decode(errors="replace")).strip()
 
+    def take(self, n):
+        while len(self.data) < n and self.more():
+            pass
+        got, self.data = self.data[:n], self.data[n:]
+        return got
+
+    def frame(self):
+        head = self.take(2)
+        if len(head) < 2:
+            return "closed"
+        size, wide = head[1], {126: 2, 127: 8}.get(head[1], 0)
+        if wide:
+            size = int.from_bytes(self.take(wide), "big")
+        return "%02x %d %s" % (head[0], size, self.take(size)[:60].decode(errors="replace"))
+
 
 s = connect()
 r = Reader(s)
@@ -48,6 +63,8 @@ for step in sys.stdin.read().split("\n"):
         s.sendall(step[2:].encode().decode("unicode_escape").encode("latin-1"))
     elif step == "=":
         print(r.reply())
+    elif step == "f":
+        print(r.frame(), flush=True)
     elif step == "$":
         while r.more():
             pass

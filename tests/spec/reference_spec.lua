@@ -95,7 +95,7 @@ describe("the editor types have every option of", function()
   end
   for class, where in pairs {
     PoolOptions = { "src/lua/l_pool.c", "pool_opts" }, ClientOptions = { "src/lua/l_pool.c", "client_opts" }, SubmitOptions = { "src/lua/l_pool.c", "job_opts" },
-    SimOptions = { "src/lua/l_sim.c", "sim_opts" }, SimFailOptions = { "src/lua/l_sim.c", "fail_opts" }, HttpOptions = { "src/lua/l_net.c", "http_opts" },
+    SimOptions = { "src/lua/l_sim.c", "sim_opts" }, SimFailOptions = { "src/lua/l_sim.c", "fail_opts" }, SimFramesOptions = { "src/lua/l_sim.c", "frames_opts" }, HttpOptions = { "src/lua/l_net.c", "http_opts" },
     WsOptions = { "src/lua/l_net.c", "ws_opts" },
   } do
     it(class, function() assert.same(sorted(options_in(where[1], where[2])), sorted(fields_of(class))) end)

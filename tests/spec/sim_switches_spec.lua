@@ -4,8 +4,8 @@ local K = require "kit"
 local moonpool = require "moonpool"
 local json = moonpool.json
 local server, request, get, fetch, connect, submit, run = S.server, S.request, S.get, S.fetch, S.connect, S.submit, S.run
-local next_message, read_until, is_end, is_executing, short, shorts, only = S.next_message, S.read_until, S.is_end, S.is_executing, S.short, S.shorts, S.only
-local small, endless, endless_costs, occupy, interrupt, history_of = S.small, S.endless, S.endless_costs, S.occupy, S.interrupt, S.history_of
+local next_message, read_until, is_end, short, shorts, only = S.next_message, S.read_until, S.is_end, S.short, S.shorts, S.only
+local small, endless_costs, occupy, interrupt, history_of = S.small, S.endless_costs, S.occupy, S.interrupt, S.history_of
 
 after_each(K.clean)
 
@@ -19,12 +19,9 @@ describe("sim: early", function()
   local function till_reply(sim, ws, prompt)
     submit(sim, prompt, "a")
     sim:close()
-    local list, data, binary = {}, nil, nil
-    while true do
-      data, binary = ws:receive(S.BOUND)
-      if not data then return shorts(list) end
-      list[#list + 1] = binary and { type = "binary", data = data } or json.decode(data)
-    end
+    local list = {}
+    for text in function() return (ws:receive(S.BOUND)) end do list[#list + 1] = json.decode(text) end
+    return shorts(list)
   end
 
   local instant = { early = true, speed = 0.001, costs = { EmptyImage = 0, ImageInvert = 0, SaveImage = 0 } }        -- the keys alone would take a second
@@ -144,4 +141,122 @@ describe("sim: history_ms", function()
       assert.are.equal(4, sim:record().prompts)
     end)
   end
+end)
+
+-- ---- frames ------------------------------------------------------------------------------------------------------------------
+
+describe("sim: frames", function()
+  -- A socket whose first frame is such a one.
+  local function begun(sim, options, max)
+    sim:frames(options)
+    return assert(moonpool.ws.connect { url = sim.url:gsub("^http", "ws") .. "/ws?clientId=a", max_message = max })
+  end
+
+  local flags = json.encode { type = "feature_flags", data = { supports_preview_metadata = true } }
+
+  it("so many are so long, and say the same", function()
+    local sim <close> = server()
+    sim:frames { bytes = 200000, times = 3 }
+    local ws <close> = connect(sim, "a")           -- the first of them is the status of the connection
+    submit(sim, small(), "a")
+    local sizes = {}
+    for i = 1, 5 do
+      local text = assert(ws:receive(S.BOUND))
+      sizes[i] = #text == 200000
+      assert.is_table(json.decode(text))
+    end
+    assert.are.same({ true, true, false, false, false }, sizes)
+  end)
+
+  it("a frame that is longer already stays as it is", function()
+    local sim <close> = server()
+    local ws <close> = begun(sim, { bytes = 5 })
+    assert.matches("}}$", (ws:receive(S.BOUND)))
+  end)
+
+  it("previews too: the picture is followed by blanks", function()
+    local sim <close> = server { previews = true }
+    local ws <close> = connect(sim, "a")
+    sim:frames { bytes = 100000, times = 1e9 }
+    for _, m in ipairs(only(run(sim, ws, "a", S.text_to_image()), "binary")) do
+      assert.are.equal(100000, #m.data)
+      assert.matches("^\xff\xd8.*\xff\xd9 +$", m.data:sub(9))
+    end
+  end)
+
+  it("slow ones come whole, in their order", function()
+    local sim <close> = server()
+    local ws <close> = connect(sim, "a")
+    sim:frames { bytes = 70000, ms = 4, times = 8 }
+    ws:send(flags)
+    local list = run(sim, ws, "a", small())
+    assert.are.same({ "feature_flags", "status 1", "status 1", "execution_start", "execution_cached", "progress_state", "executing 1", "progress_state", "progress_state" }, { table.unpack(shorts(list), 1, 9) })
+    assert.are.equal("executing null", short(list[#list]))
+  end)
+
+  it("a slow one keeps those behind it waiting, on its own socket only", function()
+    local sim <close> = server()
+    local ws <close> = begun(sim, { ms = NEVER })
+    local other <close> = connect(sim, "b")
+    submit(sim, small(), "a")
+    read_until(other, function(m) return short(m) == "status 0" end)
+    local data, err = ws:receive(20)
+    assert.are.same({ nil, "timeout" }, { data, err.kind })
+  end)
+
+  it("a slow one comes byte for byte: what is too long is known before it is whole", function()
+    local sim <close> = server()
+    local ws <close> = begun(sim, { bytes = 1e6, ms = 1e5 }, 500)
+    local data, err = ws:receive(S.BOUND)
+    assert.are.same({ nil, "closed" }, { data, err.kind })
+  end)
+
+  K.scripted(it, pending)("a slow one is one frame, as all of a real server's are", function()
+    local sim <close> = server()
+    local said = S.raw_socket(sim, "f", "f")
+    K.till("the reader is connected", function() return said():find "status" end)
+    sim:frames { bytes = 70000, ms = 30 }
+    submit(sim, small())
+    assert.matches('^101\n81 %d+ {"type": "status"[^\n]*\n81 70000 {"type": "status"[^\n]*\n$', K.till("it came", function() return said():find "70000" and said() end))
+  end)
+
+  it("a socket may end in the midst of one, and the sim too", function()
+    for _, which in ipairs { "socket", "drop", "sim" } do
+      local sim <close> = server()
+      local ws <close> = begun(sim, { bytes = 1e6, ms = NEVER })
+      if which == "socket" then ws:close() elseif which == "drop" then sim:drop() else sim:close() end
+      assert.is_nil((ws:receive(S.BOUND)))
+      if which ~= "sim" then run(sim, connect(sim, "a"), "a", small()) end
+    end
+  end)
+
+  it("wrong values are refused by name", function()
+    local sim <close> = server()
+    for word, value in pairs { bytes = -1, ms = "x", times = 0, size = 1 } do
+      assert.error_matches(function() sim:frames { [word] = value } end, "sim:frames: .*" .. word)
+    end
+  end)
+
+  it("a pool does its jobs on huge and slow ones", function()
+    local sim = K.sim { previews = true }
+    local pool, jobs = K.pool_of({ sim }, { profiling = true }), {}
+    sim:frames { bytes = 300000, ms = 2, times = 60 }
+    for i = 1, 3 do jobs[i] = pool:submit(K.picture(i)) end
+    for i = 1, 3 do
+      local r = K.completed(jobs[i])
+      assert.are.same({ 1, 1 }, { #r.images, r.attempts })
+    end
+    assert.are.equal(3, sim:record().prompts)
+  end)
+
+  it("a pool does its job beside a message that it does not take", function()
+    local sim = K.sim()
+    local pool = K.pool_of { { sim, { max_message = 65536 } } }
+    local states = K.events(pool, "client:state")
+    sim:frames { bytes = 70000 }
+    local r = K.completed(pool:submit(K.picture()))
+    assert.are.same({ 1, 1 }, { #r.images, r.attempts })
+    assert.are.equal("offline", states[1].state)
+    assert.are.equal(1, sim:record().prompts)
+  end)
 end)

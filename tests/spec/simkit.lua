@@ -149,6 +149,19 @@ end
 
 local function interrupt(sim, id) return request(sim, "POST", "/interrupt", id and { prompt_id = id } or nil) end
 
+-- A socket called raw, read byte by byte in a process of its own (raw.py, with these steps behind the handshake): a
+-- function that gives all it has said.
+local raw_sockets = 0
+local function raw_socket(sim, ...)
+  raw_sockets = raw_sockets + 1
+  local out = H.folder("raw_socket_" .. raw_sockets) .. "/out"
+  H.write(out .. ".steps", table.concat({ "> GET /ws?clientId=raw HTTP/1.1\\r\\nHost: x\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\nSec-WebSocket-Key: "
+    .. "dGhlIHNhbXBsZSBub25jZQ==\\r\\nSec-WebSocket-Version: 13\\r\\n\\r\\n", "=", ... }, "\n"))
+  H.write(out, "")
+  os.execute(("python3 -u tests/spec/raw.py %d < %s.steps > %s 2>&1 &"):format(sim.port, out, out))
+  return function() return H.read(out) end
+end
+
 local function history_of(sim, id) return fetch(sim, "/history/" .. id)[id] end
 
 return {
@@ -156,5 +169,5 @@ return {
   next_message = next_message, read_until = read_until, connect = connect, is_end = is_end,
   is_executing = is_executing, submit = submit, run = run, short = short, shorts = shorts, only = only,
   everything = everything, small = small, text_to_image = text_to_image, endless_costs = endless_costs,
-  endless = endless, occupy = occupy, interrupt = interrupt, history_of = history_of,
+  endless = endless, occupy = occupy, interrupt = interrupt, history_of = history_of, raw_socket = raw_socket,
 }

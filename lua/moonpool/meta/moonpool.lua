@@ -171,6 +171,12 @@
 ---@field message? string Its words (default "it broke").
 ---@field times? integer How many runs (default 1; 1 to 1e9).
 
+---Options of sim:frames.
+---@class moonpool.SimFramesOptions
+---@field bytes? number They are as long as this at least: blanks follow what they say (default 0; to 1e9).
+---@field ms? number Their bytes come one after the other, for so long (ms, default 0; to 1e9).
+---@field times? integer How many frames, of all sockets together (default 1; 1 to 1e9).
+
 ---Options of moonpool.http.request.
 ---@class moonpool.HttpOptions
 ---@field url string http or https address; redirects are not followed.
@@ -1339,6 +1345,10 @@ function Sim:lose_interrupts(n) end
 
 ---The next interrupt hits whatever runs after its prompt.
 function Sim:late_interrupt() end
+
+---The next frames of its sockets are huge, or slow.
+---@param options? moonpool.SimFramesOptions
+function Sim:frames(options) end
 
 ---Moves its wall clock by so much.
 ---@param ms number
