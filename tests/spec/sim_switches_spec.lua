@@ -12,6 +12,18 @@ after_each(K.clean)
 local function is(kind) return function(m) return m.type == kind end end
 local NEVER = 1e9                                -- ms: later than any spec ends
 
+-- From the first spec to the last: a socket on which nothing happens. Only time can tell of a ping; the library's shortest would come
+-- after a second.
+local idle
+setup(function()
+  if not K.python then return end
+  idle = { sim = server() }
+  idle.said = S.raw_socket(idle.sim, "f", "f")
+end)
+teardown(function()
+  if idle then idle.sim:close() end
+end)
+
 -- ---- the beginning of a job -------------------------------------------------------------------------------------------------
 
 describe("sim: early", function()
@@ -143,6 +155,123 @@ describe("sim: history_ms", function()
   end
 end)
 
+-- ---- the cache -----------------------------------------------------------------------------------------------------------------
+
+describe("sim: cache lru", function()
+  -- Two nodes of its own.
+  local function pair(color) return { ["1"] = { class_type = "EmptyImage", inputs = { width = 16, height = 16, batch_size = 1, color = color } }, ["2"] = { class_type = "PreviewImage", inputs = { images = { "1", 0 } } } } end
+  local HIT, MISS = "execution_cached 1,2", "execution_cached"
+  local function hits(sim, ws, ...)
+    local list = {}
+    for i, color in ipairs { ... } do list[i] = shorts(run(sim, ws, "a", pair(color)))[4] end
+    return list
+  end
+
+  it("keeps results over other prompts", function()
+    local sim <close> = server { cache = "lru" }
+    local ws <close> = connect(sim, "a")
+    assert.are.same({ MISS, MISS, HIT, HIT }, hits(sim, ws, 1, 2, 1, 2))
+  end)
+
+  it("keeps cache_size of them: those that were used last", function()
+    local sim <close> = server { cache = "lru", cache_size = 4 }
+    local ws <close> = connect(sim, "a")
+    assert.are.same({ MISS, MISS, HIT, MISS, HIT, MISS }, hits(sim, ws, 1, 2, 1, 3, 1, 2))
+  end)
+end)
+
+-- ---- sockets ---------------------------------------------------------------------------------------------------------------------
+
+describe("sim: no_orphans", function()
+  it("when the older of two sockets closes, the newer one goes on hearing", function()
+    local sim <close> = server { no_orphans = true }
+    local old = connect(sim, "twice")
+    local new <close> = connect(sim, "twice")
+    old:close(1000, "")
+    assert.are.equal("closed", select(2, old:receive(S.BOUND)).kind)
+    assert.are.equal(1, #only(run(sim, new, "twice", small()), "execution_success"))
+  end)
+end)
+
+-- ---- interrupts, the clock ---------------------------------------------------------------------------------------------------------
+
+describe("sim: interrupts", function()
+  it("so many are lost", function()
+    local sim <close> = server { costs = endless_costs }
+    local ws <close> = connect(sim, "a")
+    local id = occupy(sim, ws, "a")
+    sim:lose_interrupts(2)
+    for _ = 1, 2 do assert.are.equal(200, interrupt(sim, id).status) end
+    assert.are.equal(0, #only(S.everything(ws), "execution_interrupted"))
+    read_until(ws, is "progress")                  -- one that is told after both
+    interrupt(sim, id)
+    assert.are.equal(1, #only(read_until(ws, is_end(id)), "execution_interrupted"))
+    assert.are.equal(1, sim:record().interrupted)
+  end)
+
+  it("those that hit nothing do not count as lost", function()
+    local sim <close> = server { costs = endless_costs }
+    local ws <close> = connect(sim, "a")
+    sim:lose_interrupts(1)
+    interrupt(sim)
+    local id = occupy(sim, ws, "a")
+    interrupt(sim, "another")
+    interrupt(sim, id)
+    S.everything(ws)
+    read_until(ws, is "progress")
+    interrupt(sim, id)
+    assert.are.equal(1, #only(read_until(ws, is_end(id)), "execution_interrupted"))
+  end)
+
+  it("a late one hits what runs after its prompt, and only that", function()
+    local sim <close> = server { costs = endless_costs }
+    local ws <close> = connect(sim, "a")
+    local one = occupy(sim, ws, "a")
+    local two, three = submit(sim, small(2), "a"), submit(sim, small(3), "a")
+    sim:late_interrupt()
+    interrupt(sim, one)                            -- which is the late one
+    S.everything(ws)
+    read_until(ws, is "progress")
+    interrupt(sim, one)
+    local hit = {}
+    for _, m in ipairs(only(read_until(ws, is_end(three)), "execution_interrupted")) do hit[#hit + 1] = m.data.prompt_id end
+    assert.are.same({ one, two }, hit)
+    assert.are.equal("success", history_of(sim, three).status.status_str)
+  end)
+end)
+
+describe("sim: set_clock", function()
+  it("moves the times that the server tells, and nothing else", function()
+    local sim <close> = server()
+    local ws <close> = connect(sim, "a")
+    local HOUR = 3600000
+    local function told()
+      local list, id = run(sim, ws, "a", small())
+      local start, messages = only(list, "execution_start")[1].data.timestamp, history_of(sim, id).status.messages
+      assert.are.equal(start, messages[1][2].timestamp)
+      assert.is_true(start <= messages[#messages][2].timestamp)
+      assert.is_true(math.abs(start - history_of(sim, id).prompt[4].create_time) < 60000)
+      return start
+    end
+    local now = told()
+    sim:set_clock(HOUR)
+    assert.is_true(math.abs(told() - now - HOUR) < 60000)
+    sim:set_clock(-3 * HOUR)
+    assert.is_true(math.abs(told() - now + 2 * HOUR) < 60000)
+  end)
+
+  it("a pool's own times do not follow it", function()
+    local sim = K.sim()
+    local pool = K.pool_of({ sim }, { profiling = true })
+    local job = pool:submit(K.endless())
+    K.till("it runs", function() return job.status == "running" end)
+    sim:set_clock(-3600000)
+    job:cancel()
+    local p = K.ended(job).profile
+    assert.is_true(p.totalDuration >= 0 and p.totalDuration < 60000 and p.executionTime >= 0, p.totalDuration .. " ms")
+  end)
+end)
+
 -- ---- frames ------------------------------------------------------------------------------------------------------------------
 
 describe("sim: frames", function()
@@ -258,5 +387,14 @@ describe("sim: frames", function()
     assert.are.same({ 1, 1 }, { #r.images, r.attempts })
     assert.are.equal("offline", states[1].state)
     assert.are.equal(1, sim:record().prompts)
+  end)
+end)
+
+describe("sim: an idle socket", function()
+  K.scripted(it, pending)("gets no pings, nor anything else", function()
+    moonpool.sleep(1500)
+    assert.matches('^101\n81 %d+ {"type": "status"[^\n]*\n$', idle.said())
+    idle.sim:close()
+    assert.matches("\nclosed\n$", K.till("it ends with the sim", function() return idle.said():find "closed" and idle.said() end))
   end)
 end)

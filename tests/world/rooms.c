@@ -1,10 +1,13 @@
-/* tests/world/rooms.c -- what base/ keeps very many things in, each against a plain list. Prints a line for each, or what was wrong first and
- * the seed.
+/* tests/world/rooms.c -- what base/ keeps very many things in, each against a plain list; and a simulated server that is called directly, where
+ * sockets would blur an order or 10,000 requests take long. Prints a line for each, or what was wrong first and the seed.
  *   line   random pushes, removals from the middle, ranks few and many, elements that come back
- *   slab   random takes and gives: records are zeroed, apart from each other, and blocks that are empty go back */
+ *   slab   random takes and gives: records are zeroed, apart from each other, and blocks that are empty go back
+ *   sim    the history keeps 10,000 prompts, the newest; told early, a prompt's messages come before the reply to it */
+#include "base/json.h"
 #include "base/line.h"
 #include "base/rng.h"
 #include "base/slab.h"
+#include "sim/server.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -119,4 +122,69 @@ static int try_slab(void) {
     return 0;
 }
 
-int main(void) { return try_line() || try_slab(); }
+/* The reply's body, the caller's to free; *before and *after: how many messages came around it. */
+static char *ask(mp_sim *s, const char *method, const char *path, const char *body, mp_time now, int *before, int *after) {
+    mp_sim_request r = { .tag = 2, .method = mp_str_of(method), .path = mp_str_of(path), .body = mp_str_of(body) };
+    mp_sim_out o;
+    char *reply = NULL;
+    *before = *after = 0;
+    mp_sim_ask(s, &r, now);
+    mp_sim_tick(s, now + MP_MS(1));
+    while (mp_sim_take(s, &o)) {
+        if (o.kind == MP_SIM_REPLY) reply = o.body;
+        else {
+            ++*(reply ? after : before);
+            free(o.body);
+        }
+        free(o.headers);
+    }
+    return reply;
+}
+
+static char *post(mp_sim *s, int i, mp_time now, int *before, int *after) {
+    char *body = mp_format("{\"client_id\": \"a\", \"prompt_id\": \"p%d\", \"prompt\": {\"1\": {\"class_type\": \"X\", \"inputs\": {}}}}", i);
+    char *reply = ask(s, "POST", "/prompt", body, now, before, after);
+    free(body);
+    return reply;
+}
+
+static const char *try_early(int early, mp_time now) {
+    mp_sim_opts o = { .any_node = 1, .any_ms = 0.001, .early = early };
+    mp_sim *s = mp_sim_new(&o, 1, now, NULL);
+    int before[2], after[2];
+    mp_sim_connect(s, 1, mp_str_of("a"), now);
+    free(ask(s, "GET", "/prompt", "", now, before, after));          /* the status of the connection */
+    free(post(s, 1, now, before, after));
+    free(post(s, 1, now + MP_MS(1000), before + 1, after + 1));      /* wholly cached */
+    mp_sim_free(s);
+    if (early) return before[0] == 6 && before[1] == 9 && after[1] == 0 ? NULL : "messages that should be early";
+    return before[0] == 1 && before[1] == 1 ? NULL : "messages that are early";
+}
+
+static const char *try_history(int n) {
+    mp_sim_opts o = { .any_node = 1, .any_ms = 0.001 };
+    mp_sim *s = mp_sim_new(&o, 1, 0, NULL);
+    int before, after, i = n - 10000;
+    for (int k = 1; k <= n; k++) free(post(s, k, k * MP_MS(10), &before, &after));
+    char *text = ask(s, "GET", "/history", "", (n + 1) * MP_MS(10), &before, &after), id[20];
+    mp_json *all = mp_json_parse(text, strlen(text), NULL);
+    const char *wrong = mp_json_count(all) == 10000 ? NULL : "how many prompts the history keeps";
+    for (const mp_json *e = mp_json_first(all); e && !wrong; e = mp_json_next(e)) {
+        snprintf(id, sizeof id, "p%d", ++i);
+        if (strcmp(mp_json_name(e), id) != 0) wrong = "which prompts the history keeps";
+    }
+    mp_json_free(all);
+    free(text);
+    mp_sim_free(s);
+    return wrong;
+}
+
+static int try_sim(void) {
+    const char *wrong = try_early(0, 0);
+    if (!wrong) wrong = try_early(1, 0);
+    if (!wrong) wrong = try_history(10003);
+    printf("sim: %s\n", wrong ? wrong : "10000 of 10003 prompts are kept; a cached one is told to its end before the reply");
+    return wrong != NULL;
+}
+
+int main(void) { return try_line() || try_slab() || try_sim(); }
