@@ -46,7 +46,7 @@ static int shape_old(mp_sim *s, const mp_json *prompt, uint64_t tag) {
     int text = 0;
     for (const mp_json *n = mp_json_type(prompt) == MP_JSON_OBJECT ? mp_json_first(prompt) : NULL; n; n = mp_json_next(n)) text |= mp_json_string(n) != NULL;
     if (mp_json_type(prompt) == MP_JSON_ARRAY && !mp_json_first(prompt))
-        mp_buf_puts(&b, "{\"error\": {\"type\": \"prompt_no_outputs\", \"message\": \"Prompt has no outputs\", \"details\": \"\", \"extra_info\": {}}, \"node_errors\": []}");
+        mp_buf_puts(&b, "{\"error\": {\"type\": \"prompt_no_outputs\", \"message\": \"Prompt has no outputs\", \"details\": \"\"");
     else if (text) {
         const mp_json *n = mp_json_first(prompt);
         while (!mp_json_string(n)) n = mp_json_next(n);
@@ -54,8 +54,8 @@ static int shape_old(mp_sim *s, const mp_json *prompt, uint64_t tag) {
         char *details = mp_format("Node ID '#%s'", mp_json_name(n));
         mp_buf_json(&b, mp_str_of(details));
         free(details);
-        mp_buf_puts(&b, ", \"extra_info\": {}}, \"node_errors\": []}");
     } else return 0;
+    mp_buf_printf(&b, ", \"extra_info\": {}}, \"node_errors\": %s}", s->v->empty_object ? "{}" : "[]");
     json(s, tag, 400, &b);
     return 1;
 }
@@ -299,7 +299,7 @@ static void system_stats(mp_sim *s, uint64_t tag) {
     if (used > vram) used = vram;
     mp_buf_printf(&b, "{\"system\": {\"os\": \"%s\", \"ram_total\": 68719476736, \"ram_free\": 51539607552, \"comfyui_version\": \"%s\", \"python_version\": \"3.11.2 (main)\", "
                       "\"pytorch_version\": \"2.6.0\", \"embedded_python\": false, \"argv\": [\"main.py\"]%s}, \"devices\": [{\"name\": ", s->v->os, s->v->reported,
-                  s->v->jobs ? ", \"required_frontend_version\": \"1.41.21\", \"installed_templates_version\": null, \"required_templates_version\": \"0.9.36\"" : "");
+                  s->v->frontend ? s->v->frontend : "");
     mp_buf_json(&b, mp_str_of(s->name));
     mp_buf_printf(&b, ", \"type\": \"cuda\", \"index\": 0, \"vram_total\": %.0f, \"vram_free\": %.0f, \"torch_vram_total\": %.0f, \"torch_vram_free\": 0}]}", vram, vram - used, used);
     json(s, tag, 200, &b);
@@ -353,14 +353,22 @@ int mp_sim_origin_ok(mp_str host, mp_str origin) {
 
 static int is(const char *path, const char *route) { return strcmp(path, route) == 0; }
 
+static int whole_number(const char *z, long *out) {
+    char *end;
+    *out = strtol(z, &end, 10);
+    return end != z && !*end;
+}
+
 static void get(mp_sim *s, const mp_sim_request *r, const char *path) {
     mp_buf b = { 0 };
-    char *max = query_arg(r->path, "max_items"), *end = NULL;
-    char *from = query_arg(r->path, "offset");
-    long limit = max ? strtol(max, &end, 10) : -1;
+    char *max = query_arg(r->path, "max_items"), *from = query_arg(r->path, "offset");
+    long limit = -1, skip = -1;
     if (is(path, "/prompt")) { mp_buf_printf(&b, "{\"exec_info\": {\"queue_remaining\": %zu}}", mp_sim_waiting(s)); json(s, r->tag, 200, &b); }
     else if (is(path, "/queue")) get_queue(s, r->tag);
-    else if (is(path, "/history")) { if (max && (end == max || *end)) trouble(s, r->tag); else get_history(s, r->tag, NULL, limit, s->v->targeted_interrupt && from ? atol(from) : -1); }
+    else if (is(path, "/history")) {
+        if ((max && !whole_number(max, &limit)) || (s->v->targeted_interrupt && from && !whole_number(from, &skip))) trouble(s, r->tag);
+        else get_history(s, r->tag, NULL, limit, s->v->targeted_interrupt ? skip : -1);
+    }
     else if (strncmp(path, "/history/", 9) == 0) get_history(s, r->tag, path + 9, -1, -1);
     else if (is(path, "/view")) view(s, r);
     else if (is(path, "/ws")) {

@@ -12,7 +12,8 @@
 
 typedef struct traits {                              /* what a version does: protocol 7 */
     const char *version, *reported, *os, *features;  /* features: what it says of itself; NULL: nothing, and it takes no flags */
-    int progress_state, own_ids, missing_node_type, targeted_interrupt, throttled, empty_object, create_time, preview_method, jobs;
+    const char *frontend;                            /* what /system_stats tells beyond the oldest; NULL: nothing */
+    int unions, progress_state, own_ids, missing_node_type, targeted_interrupt, throttled, empty_object, create_time, preview_method, jobs;
     int none_keeps;                                  /* without a cache, results are kept as long as they are needed */
     int lists_told;                                  /* the history has what this run made, and what it told its client from the cache; else all that the cache has of the prompt */
 } traits;

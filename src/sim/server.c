@@ -4,12 +4,17 @@
 
 #define FLAGS "\"supports_preview_metadata\": true, \"max_upload_size\": 104857600"
 
+#define FRONTEND(version, templates) ", \"required_frontend_version\": " version ", \"installed_templates_version\": null, \"required_templates_version\": " templates
+
 static const traits versions[] = {
-    { .version = "0.18.1", .reported = "0.18.1", .os = "linux", .features = "{" FLAGS ", \"extension\": {\"manager\": {\"supports_v4\": true}}, \"node_replacements\": true, \"assets\": false}",
-      .progress_state = 1, .own_ids = 1, .missing_node_type = 1, .targeted_interrupt = 1, .throttled = 1, .empty_object = 1,
-      .create_time = 1, .preview_method = 1, .jobs = 1, .lists_told = 1 },
-    { .version = "0.3.75", .reported = "0.3.75", .os = "posix", .progress_state = 1, .own_ids = 1, .features = "{" FLAGS "}", .targeted_interrupt = 1, .empty_object = 1, .create_time = 1, .lists_told = 1 },
-    { .version = "0.3.64", .reported = "0.3.64", .os = "posix", .progress_state = 1, .own_ids = 1, .features = "{" FLAGS "}", .targeted_interrupt = 1, .empty_object = 1, .none_keeps = 1 },
+    { .version = "0.18.1", .reported = "0.18.1", .os = "linux", .frontend = FRONTEND("\"1.42.8\"", "\"0.9.36\""),
+      .features = "{" FLAGS ", \"extension\": {\"manager\": {\"supports_v4\": true}}, \"node_replacements\": true, \"assets\": false}",
+      .unions = 1, .empty_object = 1, .progress_state = 1, .own_ids = 1, .targeted_interrupt = 1, .lists_told = 1, .create_time = 1,
+      .preview_method = 1, .jobs = 1, .throttled = 1, .missing_node_type = 1 },
+    { .version = "0.3.75", .reported = "0.3.75", .os = "posix", .frontend = FRONTEND("null", "null"), .features = "{" FLAGS "}",
+      .unions = 1, .empty_object = 1, .progress_state = 1, .own_ids = 1, .targeted_interrupt = 1, .lists_told = 1, .create_time = 1 },
+    { .version = "0.3.64", .reported = "0.3.64", .os = "posix", .frontend = FRONTEND("null", "null"), .features = "{" FLAGS "}",
+      .unions = 1, .empty_object = 1, .progress_state = 1, .own_ids = 1, .targeted_interrupt = 1, .none_keeps = 1 },
     { .version = "2024-10", .reported = "unknown", .os = "posix" }
 };
 
