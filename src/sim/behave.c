@@ -260,7 +260,7 @@ static char *expands(const exec *x, char **answer) {
 }
 
 static const behaviour table[] = {
-    { .name = "SaveImage", .ui = images_ui, .hidden = 1 }, { .name = "PreviewImage", .ui = images_ui, .hidden = 1 },
+    { .name = "SaveImage", .ui = images_ui, .hidden = 1, .embeds = 1 }, { .name = "PreviewImage", .ui = images_ui, .hidden = 1, .embeds = 1 },
     { .name = "SaveImageWebsocket", .time = websocket_time, .never_cached = 1, .no_ui = 1 },
     { .name = "ImageBatch", .outputs = batch_outputs }, { .name = "ImageBlend", .outputs = blend_outputs },
     { .name = "RecSlow", .time = seconds_time, .outputs = slow_outputs }, { .name = "RecSlowOutput", .time = seconds_time, .outputs = slow_outputs, .no_ui = 1 },

@@ -263,6 +263,8 @@ static void want(mp_sim *s, run *r, node *n) {
 
 static void on_cached(mp_sim *s, run *r, mp_time now) {
     mp_buf b = { 0 };
+    for (size_t i = 0; i < r->n; i++)                /* the real worker dies of it, outside of any node: protocol 3.7, wedged worker */
+        if (mp_json_type(r->nodes[i]->inputs) != MP_JSON_OBJECT) { s->wedged = 1; return; }
     for (size_t i = 0; i < r->n; i++) key_of(s, r, r->nodes[i]);
     cache_evict(s, r);
     mp_buf_puts(&b, "\"nodes\": [");
@@ -680,7 +682,7 @@ void save_images(mp_sim *s, run *r, exec *x) {
         mp_json_write(&prompt, r->j->prompt);
         f->prompt = mp_buf_take(&prompt, NULL);
         const mp_json *pnginfo = mp_json_get(r->j->extra, "extra_pnginfo");
-        if (pnginfo) { mp_json_write(&info, pnginfo); f->pnginfo = mp_buf_take(&info, NULL); }
+        if (mp_json_type(pnginfo) == MP_JSON_OBJECT) { mp_json_write(&info, pnginfo); f->pnginfo = mp_buf_take(&info, NULL); }
         mp_buf_puts(&item, "{\"filename\": ");
         mp_buf_json(&item, mp_str_of(name));
         mp_buf_puts(&item, ", \"subfolder\": ");
@@ -722,6 +724,18 @@ static int cannot_call(const exec *x, const char **type, char **message) {
     *type = "AttributeError";
     *message = mp_format("'%s' object has no attribute 'shape'", v->text[0] == '"' ? "str" : strpbrk(v->text, ".eE") ? "float" : "int");
     return 2;
+}
+
+/* What SaveImage says where extra_pnginfo is no object: it goes through it as through one. 0 or 2, as cannot_call. */
+static int cannot_embed(const run *r, const char **type, char **message) {
+    static const char *const names[] = { "", "NoneType", "bool", "int", "str", "list", "dict" };     /* by mp_json_kind */
+    const mp_json *info = mp_json_get(r->j->extra, "extra_pnginfo"), *first = mp_json_first(info);
+    mp_json_kind kind = mp_json_type(info);
+    *type = "TypeError";
+    if (kind == MP_JSON_ARRAY && first) *message = mp_format("list indices must be integers or slices, not %s", names[mp_json_type(first)]);
+    else if (kind == MP_JSON_STRING && *mp_json_string(info)) *message = mp_strdup("string indices must be integers, not 'str'");
+    else if (kind == MP_JSON_NUMBER || kind == MP_JSON_BOOL) *message = mp_format("'%s' object is not iterable", names[kind]);
+    return *message ? 2 : 0;
 }
 
 static char *ui_of(exec *x) {
@@ -793,6 +807,7 @@ static void finish_call(mp_sim *s, run *r, exec *x, mp_time now) {
     const char *type = NULL;
     char *message = NULL;
     int odd = !block && !f ? cannot_call(x, &type, &message) : 0;
+    if (!block && !f && !odd && how && how->embeds) odd = cannot_embed(r, &type, &message);
     x->at = now;
     if (block) {
         if (block->text) tell_blocked(s, r, n, block->text);

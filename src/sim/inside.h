@@ -97,7 +97,7 @@ typedef struct behaviour {
     void (*ui)(mp_sim *s, run *r, exec *x);
     const char *(*asks)(const exec *x);              /* a lazy input that it needs and lacks */
     char *(*expand)(const exec *x, char **answer);   /* JSON of the nodes it becomes; whose output is its own */
-    int async, never_cached, key_has_id, hidden, no_ui, text;        /* hidden: gets prompt and extra_pnginfo; text: sends binary text */
+    int async, never_cached, key_has_id, hidden, embeds, no_ui, text;       /* hidden: gets prompt and extra_pnginfo; embeds: puts them into pictures; text: sends binary text */
 } behaviour;
 
 struct mp_sim {

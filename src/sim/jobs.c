@@ -35,8 +35,15 @@ static int count_files(const mp_json *outputs, const mp_json **first, const char
     return n;
 }
 
+/* extra_pnginfo.workflow.id. 0: one of them is no object, of which the server knows no end but a 500 (protocol 2.13). */
+static int workflow_id(const item *x, const mp_json **id) {
+    const mp_json *extra = x->j ? x->j->extra : mp_json_at(mp_json_get(x->doc, "prompt"), 3), *info = mp_json_get(extra, "extra_pnginfo"), *flow = mp_json_get(info, "workflow");
+    *id = mp_json_get(flow, "id");
+    return (!info || mp_json_type(info) == MP_JSON_OBJECT) && (!flow || mp_json_type(flow) == MP_JSON_OBJECT);
+}
+
 static void write_item(mp_sim *s, mp_buf *b, const item *x, int whole) {
-    const mp_json *entry_doc = x->doc, *first = NULL;
+    const mp_json *entry_doc = x->doc, *first = NULL, *flow;
     const char *in_node, *kind;
     mp_buf_puts(b, "{\"id\": ");
     mp_buf_json(b, mp_str_of(x->j ? x->j->id : x->e->id));
@@ -61,6 +68,10 @@ static void write_item(mp_sim *s, mp_buf *b, const item *x, int whole) {
         mp_buf_puts(b, ", \"mediaType\": ");
         mp_buf_json(b, mp_str_of(kind));
         mp_buf_puts(b, "}");
+    }
+    if (workflow_id(x, &flow) && flow && mp_json_type(flow) != MP_JSON_NULL) {
+        mp_buf_puts(b, ", \"workflow_id\": ");
+        mp_json_write(b, flow);
     }
     if (whole && x->doc) {
         const mp_json *prompt = mp_json_get(x->doc, "prompt");
@@ -91,6 +102,11 @@ static item *all_items(mp_sim *s, size_t *n) {
     return v;
 }
 
+static void items_free(item *v, size_t n) {
+    for (size_t i = 0; i < n; i++) mp_json_free(v[i].doc);
+    free(v);
+}
+
 static int newest(const void *a, const void *b) { const item *x = a, *y = b; return x->created < y->created ? 1 : x->created > y->created ? -1 : 0; }
 static int oldest(const void *a, const void *b) { return newest(b, a); }
 static int longest(const void *a, const void *b) { const item *x = a, *y = b; return x->took < y->took ? 1 : x->took > y->took ? -1 : 0; }
@@ -113,14 +129,37 @@ static void unknown_words(mp_buf *b, const char *wanted) {
     free(copy);
 }
 
-static int among(const char *wanted, const char *status) {
-    const char *at = wanted ? strstr(wanted, status) : NULL;
-    return !wanted || !*wanted || at != NULL;
+static int among(const char *wanted, const char *status) { return !wanted || !*wanted || strstr(wanted, status); }
+
+static int belongs(const item *x, const char *flow) {
+    const mp_json *id;
+    workflow_id(x, &id);
+    return !flow || !*flow || (mp_json_string(id) && strcmp(mp_json_string(id), flow) == 0);
+}
+
+/* The page of the list that was asked for, into b. 0: it cannot be made. */
+static int write_page(mp_sim *s, mp_buf *b, const item *v, size_t n, const char *wanted, const char *flow, size_t offset, size_t limit) {
+    const mp_json *id;
+    size_t total = 0, shown = 0;
+    mp_buf_puts(b, "{\"jobs\": [");
+    for (size_t i = 0; i < n; i++) {
+        if (!among(wanted, v[i].status)) continue;
+        if (!workflow_id(&v[i], &id)) return 0;
+        if (!belongs(&v[i], flow) || total++ < offset || shown >= limit) continue;
+        if (shown++) mp_buf_puts(b, ", ");
+        write_item(s, b, &v[i], 0);
+    }
+    mp_buf_printf(b, "], \"pagination\": {\"offset\": %zu, \"limit\": ", offset);
+    if (limit != SIZE_MAX) mp_buf_printf(b, "%zu", limit);
+    else mp_buf_puts(b, "null");
+    mp_buf_printf(b, ", \"total\": %zu, \"has_more\": %s}}", total, offset + shown < total ? "true" : "false");
+    return 1;
 }
 
 void jobs_list(mp_sim *s, const mp_sim_request *r) {
-    char *wanted = query_arg(r->path, "status"), *by = query_arg(r->path, "sort_by"), *order = query_arg(r->path, "sort_order"), *max = query_arg(r->path, "limit"), *skip = query_arg(r->path, "offset");
-    size_t n, total = 0, shown = 0, offset = skip ? strtoul(skip, NULL, 10) : 0, limit = max ? strtoul(max, NULL, 10) : SIZE_MAX;
+    char *wanted = query_arg(r->path, "status"), *by = query_arg(r->path, "sort_by"), *order = query_arg(r->path, "sort_order"), *max = query_arg(r->path, "limit");
+    char *skip = query_arg(r->path, "offset"), *flow = query_arg(r->path, "workflow_id");
+    size_t n;
     mp_buf b = { 0 }, wrong = { 0 };
     if (wanted) unknown_words(&wrong, wanted);
     if (wrong.n) {
@@ -134,38 +173,32 @@ void jobs_list(mp_sim *s, const mp_sim_request *r) {
         item *v = all_items(s, &n);
         int up = order && strcmp(order, "asc") == 0, took = by && strcmp(by, "execution_duration") == 0;
         qsort(v, n, sizeof *v, took ? up ? shortest : longest : up ? oldest : newest);
-        mp_buf_puts(&b, "{\"jobs\": [");
-        for (size_t i = 0; i < n; i++) {
-            if (among(wanted, v[i].status) && total++ >= offset && shown < limit) {
-                if (shown++) mp_buf_puts(&b, ", ");
-                write_item(s, &b, &v[i], 0);
-            }
-            mp_json_free(v[i].doc);
-        }
-        mp_buf_printf(&b, "], \"pagination\": {\"offset\": %zu, \"limit\": ", offset);
-        if (max) mp_buf_printf(&b, "%zu", limit);
-        else mp_buf_puts(&b, "null");
-        mp_buf_printf(&b, ", \"total\": %zu, \"has_more\": %s}}", total, offset + shown < total ? "true" : "false");
-        free(v);
-        answer(s, r->tag, 200, &b);
+        if (write_page(s, &b, v, n, wanted, flow, skip ? strtoul(skip, NULL, 10) : 0, max ? strtoul(max, NULL, 10) : SIZE_MAX)) answer(s, r->tag, 200, &b);
+        else trouble(s, r->tag);
+        items_free(v, n);
     }
+    mp_buf_free(&b);
     mp_buf_free(&wrong);
     free(wanted);
     free(by);
     free(order);
     free(max);
     free(skip);
+    free(flow);
 }
 
 void jobs_one(mp_sim *s, const mp_sim_request *r, const char *id) {
+    const mp_json *flow;
     size_t n;
     item *v = all_items(s, &n), *found = NULL;
     mp_buf b = { 0 };
     for (size_t i = 0; i < n; i++)
         if (strcmp(v[i].j ? v[i].j->id : v[i].e->id, id) == 0) found = &v[i];
-    if (found) write_item(s, &b, found, 1);
-    else mp_buf_puts(&b, "{\"error\": \"Job not found\"}");
-    answer(s, r->tag, found ? 200 : 404, &b);
-    for (size_t i = 0; i < n; i++) mp_json_free(v[i].doc);
-    free(v);
+    if (found && !workflow_id(found, &flow)) trouble(s, r->tag);
+    else {
+        if (found) write_item(s, &b, found, 1);
+        else mp_buf_puts(&b, "{\"error\": \"Job not found\"}");
+        answer(s, r->tag, found ? 200 : 404, &b);
+    }
+    items_free(v, n);
 }

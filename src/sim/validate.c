@@ -397,6 +397,42 @@ static wanted *inputs_of(const mp_sim *s, const mp_json *required, const mp_json
     return list;
 }
 
+/* What Python says to `name in inputs` and `inputs[name]` where the inputs are no object; NULL: nothing, and they have none of these. */
+static const char *unreadable(const mp_json *inputs, const wanted *list, size_t n) {
+    const char *z = mp_json_string(inputs);
+    char tmp[40];
+    switch (n ? mp_json_type(inputs) : MP_JSON_OBJECT) {
+    case MP_JSON_NULL: return "argument of type 'NoneType' is not iterable";
+    case MP_JSON_BOOL: return "argument of type 'bool' is not iterable";
+    case MP_JSON_NUMBER: return strpbrk(mp_json_literal(inputs, tmp), ".eENI") ? "argument of type 'float' is not iterable" : "argument of type 'int' is not iterable";
+    case MP_JSON_STRING:
+        for (size_t i = 0; i < n; i++)
+            if (strstr(z, mp_json_name(list[i].def))) return "string indices must be integers, not 'str'";
+        return NULL;
+    case MP_JSON_ARRAY:
+        for (const mp_json *x = mp_json_first(inputs); x; x = mp_json_next(x))
+            for (size_t i = 0; mp_json_string(x) && i < n; i++)
+                if (strcmp(mp_json_string(x), mp_json_name(list[i].def)) == 0) return "list indices must be integers or slices, not str";
+        return NULL;
+    default: return NULL;
+    }
+}
+
+/* Any node: its links must still lead somewhere. */
+static void judge_links(judge *g, mp_buf *errs, const mp_json *inputs, int *good) {
+    for (const mp_json *i = mp_json_first(inputs); i; i = mp_json_next(i)) {
+        char *raised = NULL;
+        const char *kind;
+        if (mp_json_type(i) != MP_JSON_ARRAY || mp_json_count(i) != 2) continue;
+        mp_json *any = mp_json_parse("[\"*\"]", 5, NULL);
+        int rc = check_link(g, errs, mp_json_name(i), any, i, &raised, &kind);
+        if (rc == -1) exception(errs, 0, raised, kind, mp_json_name(i), any, i);
+        if (rc != 1) *good = 0;
+        free(raised);
+        mp_json_free(any);
+    }
+}
+
 static int judge_node(judge *g, const char *id) {
     verdict *v;
     HASH_FIND_STR(g->seen, id, v);
@@ -409,32 +445,21 @@ static int judge_node(judge *g, const char *id) {
     v->state = 1;
     v->good = 1;
     HASH_ADD_KEYPTR(hh, g->seen, v->id, strlen(v->id), v);
-    const mp_json *n = mp_json_get(g->prompt, id);
+    const mp_json *n = mp_json_get(g->prompt, id), *inputs = mp_json_get(n, "inputs");
     const char *class_type = mp_json_string(mp_json_get(n, "class_type"));
     const mp_json *def = class_def(g->s, class_type), *input = mp_json_get(def, "input");
+    size_t k;
+    wanted *list = inputs_of(g->s, mp_json_get(input, "required"), mp_json_get(input, "optional"), &k);
+    const char *words = inputs ? unreadable(inputs, list, k) : "'inputs'";
     mp_buf errs = { 0 };
     v->class_type = class_type;
-    if (!mp_json_get(n, "inputs")) {
-        exception(&errs, g->link != NULL, "'inputs'", "KeyError", g->link ? mp_json_name(g->link) : NULL, g->link_def, g->link);
+    if (words) {
+        exception(&errs, g->link != NULL, words, inputs ? "TypeError" : "KeyError", g->link ? mp_json_name(g->link) : NULL, g->link_def, g->link);
         v->good = 0;
-    } else if (def) {
-        size_t k;
-        wanted *list = inputs_of(g->s, mp_json_get(input, "required"), mp_json_get(input, "optional"), &k);
-        for (size_t i = 0; i < k; i++) check_input(g, &errs, id, class_type, list[i].def, list[i].required, &v->good);
-        free(list);
-    } else {                                         /* any node: its links must still lead somewhere */
-        for (const mp_json *i = mp_json_first(mp_json_get(n, "inputs")); i; i = mp_json_next(i)) {
-            char *raised = NULL;
-            const char *kind;
-            if (mp_json_type(i) != MP_JSON_ARRAY || mp_json_count(i) != 2) continue;
-            mp_json *any = mp_json_parse("[\"*\"]", 5, NULL);
-            int rc = check_link(g, &errs, mp_json_name(i), any, i, &raised, &kind);
-            if (rc == -1) exception(&errs, 0, raised, kind, mp_json_name(i), any, i);
-            if (rc != 1) v->good = 0;
-            free(raised);
-            mp_json_free(any);
-        }
     }
+    for (size_t i = 0; !words && i < k; i++) check_input(g, &errs, id, class_type, list[i].def, list[i].required, &v->good);
+    if (!def && mp_json_type(inputs) == MP_JSON_OBJECT) judge_links(g, &errs, inputs, &v->good);
+    free(list);
     if (errs.n) v->errors = mp_buf_take(&errs, NULL);
     mp_buf_free(&errs);
     v->state = 2;

@@ -1740,6 +1740,128 @@ describe("sim: errors of HTTP", function()
   end)
 end)
 
+-- What is posted here is no table of Lua: it says exactly what it says.
+describe("sim: prompts of other shapes", function()
+  local function post(sim, prompt, extra, id)
+    return request(sim, "POST", "/prompt", ('{"client_id": "a", "prompt_id": "%s", "prompt": %s, "extra_data": %s}'):format(id or "p", prompt, extra or "{}"))
+  end
+  local save = '{"1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 1}}, "2": {"class_type": "SaveImage", "inputs": %s}}'
+  local saved = save:format '{"images": ["1", 0], "filename_prefix": "x"}'
+  local versions = { "0.18.1", "0.3.75", "0.3.64", "2024-10" }
+
+  for _, version in ipairs(versions) do
+    it("inputs that are a list lack what is required, on " .. version, function()
+      local sim <close> = server { version = version }
+      for _, inputs in ipairs { "[]", '["x", "y"]', "[1, null, {}, []]", '[["1", 0], ["1", 0]]', '"text"' } do
+        local reply = post(sim, save:format(inputs))
+        assert.are.equal(400, reply.status, inputs)
+        local missing = {}
+        for i, e in ipairs(json.decode(reply.body).node_errors["2"].errors) do missing[i] = e.type .. " " .. e.details end
+        table.sort(missing)
+        assert.are.same({ "required_input_missing filename_prefix", "required_input_missing images" }, missing)
+      end
+    end)
+  end
+
+  it("inputs that are a list with an input's name in it cannot be read, and those that are no list either", function()
+    local sim <close> = server()
+    for inputs, words in pairs { ['["images"]'] = "list indices must be integers or slices, not str", ['"my images"'] = "string indices must be integers, not 'str'",
+      ["5"] = "argument of type 'int' is not iterable", ["5.5"] = "argument of type 'float' is not iterable", ["true"] = "argument of type 'bool' is not iterable",
+      ["null"] = "argument of type 'NoneType' is not iterable" } do
+      local reply = post(sim, save:format(inputs))
+      assert.are.equal(400, reply.status, inputs)
+      local errors = json.decode(reply.body).node_errors["2"].errors
+      assert.are.same({ 1, "exception_during_validation", words, "TypeError" }, { #errors, errors[1].type, errors[1].details, errors[1].extra_info.exception_type })
+    end
+    local inner = post(sim, '{"1": {"class_type": "ImageInvert", "inputs": ["image"]}, "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}}')
+    local e = json.decode(inner.body).node_errors["1"].errors[1]
+    assert.are.same({ "exception_during_inner_validation", "list indices must be integers or slices, not str", "images" }, { e.type, e.details, e.extra_info.input_name })
+  end)
+
+  for _, version in ipairs(versions) do
+    it("a node that nobody looks at, without inputs or with a list of them, ends the worker, on " .. version, function()
+      for _, node in ipairs { '{"class_type": "ImageInvert"}', '{"class_type": "ImageInvert", "inputs": []}', '{"class_type": "ImageInvert", "inputs": ["image", "image"]}', '{"class_type": "ImageInvert", "inputs": null}' } do
+        local sim <close> = server { version = version }
+        local ws <close> = connect(sim, "a")
+        assert.are.equal(200, post(sim, '{"9": ' .. node .. ", " .. saved:sub(2)).status)
+        read_until(ws, function(m) return m.type == "execution_start" end)
+        assert.are.equal(200, post(sim, saved, "{}", "q").status)
+        assert.are.equal("status 2", short(next_message(ws)))
+        local queue = fetch(sim, "/queue")
+        assert.are.same({ 1, 1 }, { #queue.queue_running, #queue.queue_pending })
+        interrupt(sim)
+        assert.are.equal("{}", get(sim, "/history").body)
+        sim:restart()
+        local again <close> = connect(sim, "a")
+        assert.are.equal(1, #only(run(sim, again, "a", small()), "execution_success"))
+      end
+    end)
+  end
+
+  it("with any_node a node may have a list too, which ends the worker", function()
+    local sim <close> = server { any_node = true }
+    local ws <close> = connect(sim, "a")
+    assert.are.equal(200, post(sim, '{"1": {"class_type": "Mine", "inputs": [["2", 0], ["3", 0], "x"]}}').status)
+    read_until(ws, function(m) return m.type == "execution_start" end)
+    assert.are.equal(1, fetch(sim, "/prompt").exec_info.queue_remaining)
+  end)
+
+  for _, version in ipairs(versions) do
+    it("extra_pnginfo that is no object is where SaveImage fails, on " .. version, function()
+      local sim <close> = server { version = version }
+      local ws <close> = connect(sim, "a")
+      for info, words in pairs { ['["workflow"]'] = "list indices must be integers or slices, not str", ["[{}, 1]"] = "list indices must be integers or slices, not dict",
+        ["[null]"] = "list indices must be integers or slices, not NoneType", ['"text"'] = "string indices must be integers, not 'str'", ["5"] = "'int' object is not iterable" } do
+        local answer = json.decode(post(sim, saved, '{"extra_pnginfo": ' .. info .. "}", "p" .. #info).body)
+        local list = read_until(ws, is_end(answer.prompt_id))
+        local e = only(list, "execution_error")[1].data
+        assert.are.same({ "2", "TypeError", words .. (version == "2024-10" and "" or "\n") }, { e.node_id, e.exception_type, e.exception_message })
+        assert.are.equal("table", type(e.current_inputs.extra_pnginfo))
+        assert.are.equal(404, get(sim, "/view?filename=x_00001_.png").status)
+      end
+    end)
+  end
+
+  it("extra_pnginfo that is null or an empty list hurts nobody", function()
+    local sim <close> = server()
+    local ws <close> = connect(sim, "a")
+    for i, info in ipairs { "null", "[]", "{}" } do
+      post(sim, saved:gsub('"x"', '"x' .. i .. '"'), '{"extra_pnginfo": ' .. info .. "}", "p" .. i)
+      assert.are.equal(1, #only(read_until(ws, is_end("p" .. i)), "execution_success"))
+      assert.are.equal(200, get(sim, "/view?filename=x" .. i .. "_00001_.png").status)
+    end
+  end)
+
+  it("with any_node such a prompt makes its picture without it", function()
+    local sim <close> = server { any_node = true }
+    local ws <close> = connect(sim, "a")
+    post(sim, '{"1": {"class_type": "Mine", "inputs": {}}}', '{"extra_pnginfo": ["a", "b"]}')
+    local image = only(read_until(ws, is_end "p"), "executed")[1].data.output.images[1]
+    assert.are.equal(200, get(sim, "/view?filename=" .. image.filename).status)
+  end)
+
+  it("a workflow's id is told by the jobs API; one job whose extra_pnginfo or workflow is no object fails the whole list", function()
+    for _, info in ipairs { "null", "[]", '{"workflow": null}', '{"workflow": []}' } do
+      local sim <close> = server()
+      local ws <close> = connect(sim, "a")
+      post(sim, saved, '{"extra_pnginfo": {"workflow": {"id": "w1"}}}', "p1")
+      read_until(ws, is_end "p1")
+      post(sim, saved, "{}", "p2")
+      read_until(ws, is_end "p2")
+      assert.are.equal("w1", fetch(sim, "/api/jobs/p1").workflow_id)
+      assert.are.equal(2, #fetch(sim, "/api/jobs").jobs)
+      assert.are.equal("p1", fetch(sim, "/api/jobs?workflow_id=w1").jobs[1].id)
+      assert.are.equal(1, fetch(sim, "/api/jobs?workflow_id=w1").pagination.total)
+      assert.are.equal(0, #fetch(sim, "/api/jobs?workflow_id=w2").jobs)
+      post(sim, saved, '{"extra_pnginfo": ' .. info .. "}", "bad")
+      read_until(ws, is_end "bad")
+      assert.are.equal(500, get(sim, "/api/jobs").status, info)
+      assert.are.equal(500, get(sim, "/api/jobs/bad").status, info)
+      assert.are.equal(200, get(sim, "/api/jobs/p1").status, info)
+    end
+  end)
+end)
+
 describe("sim: POST /free", function()
   it("with free_memory drops the cache and the models", function()
     local sim <close> = server()
