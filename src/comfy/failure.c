@@ -142,7 +142,7 @@ void mp_failure_of_prompt_reply(int status, mp_str body, mp_failure *f, char **p
             f->details = json_text(errors);
         }
     } else if (status == 400 && doc) refused(doc, status, f);
-    else if (status == 413) mp_failure_set(f, MP_FAIL_INCOMPATIBLE, "the workflow is larger than this server accepts (status 413)"), f->by_shape = 1;
+    else if (status == 413) mp_failure_set(f, MP_FAIL_INCOMPATIBLE, "the workflow is larger than this server accepts (status 413)");
     else if (status == 401 || status == 403) mp_failure_set(f, MP_FAIL_SERVER, "the server refused us (status %d): credentials are missing or wrong", status);
     else if (status >= 300 && status < 400) mp_failure_set(f, MP_FAIL_SERVER, "POST /prompt was redirected (status %d): the address leads elsewhere, perhaps to a login page", status);
     else if (status == 200) mp_failure_set(f, MP_FAIL_SERVER, "POST /prompt was answered with status 200 but no prompt id: this is no ComfyUI server");

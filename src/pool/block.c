@@ -95,6 +95,12 @@ void block_failed(mp_client *c, shape *s, const mp_failure *f, mp_time now) {
     shape_changed(c->pool, s, now);
 }
 
+void spelling_free(spelling *sp) {
+    free(sp->from);
+    free(sp->to);
+    free(sp);
+}
+
 /* ---- the catalogue ------------------------------------------------------------------------------------------- */
 
 /* The choices of an input: old-style lists and the options of COMBO (protocol 2.10). */
@@ -127,8 +133,24 @@ static int offered(const mp_json *list, const char *value, const char **other) {
     return 0;
 }
 
+/* What led to a name that is refused now leads to the other one: else two spellings would lead to each other for ever. */
+static void respelled(mp_client *c, const char *from, const char *to) {
+    spelling *sp, *next;
+    HASH_ITER(hh, c->spellings, sp, next) {
+        if (strcmp(sp->to, from) != 0) continue;
+        if (strcmp(sp->from, to) == 0) {
+            HASH_DEL(c->spellings, sp);
+            spelling_free(sp);
+            continue;
+        }
+        free(sp->to);
+        sp->to = mp_strdup(to);
+    }
+}
+
 static void spell(mp_client *c, const char *from, const char *to) {
     spelling *sp;
+    respelled(c, from, to);
     HASH_FIND_STR(c->spellings, from, sp);
     if (!sp) {
         if (HASH_COUNT(c->spellings) >= 10000) return;

@@ -95,18 +95,24 @@ mp_client *mp_pool_add_client(mp_pool *p, const char *url, const mp_client_opts 
     return c;
 }
 
-/* Its URL is free for another one from now on; its record stays until nothing names it any more. */
-static void take_out(mp_client *c, mp_time now) {
+static void unclaim_all(mp_client *c, mp_time now) {
     mp_pool *p = c->pool;
-    c->removed = 1;
-    HASH_DELETE(hh_url, p->by_url, c);
-    for (size_t i = 0; i < c->n_claims; i++) {
+    size_t n = c->n_claims;
+    c->n_claims = 0;                                 /* jobs that move look at what is claimed */
+    for (size_t i = 0; i < n; i++) {
         shape *s = c->claims[i];
         shape_unclaim(p, s, c);
         if (!s->n_claimants) shape_changed(p, s, now);
         shape_unref(p, s);
     }
-    c->n_claims = 0;
+}
+
+/* Its URL is free for another one from now on; its record stays until nothing names it any more. */
+static void take_out(mp_client *c, mp_time now) {
+    mp_pool *p = c->pool;
+    c->removed = 1;
+    HASH_DELETE(hh_url, p->by_url, c);
+    unclaim_all(c, now);
     for (known *k = c->known; k; k = k->next) {
         if (!k->block) continue;
         shape *s = shape_ref(k->s);
@@ -127,6 +133,7 @@ int mp_pool_remove_client(mp_pool *p, mp_client *c, int drain, mp_time now) {
     if (c->removed) return MP_EGONE;
     if (drain) {
         c->draining = 1;
+        unclaim_all(c, now);                         /* else jobs for it would wait for it to come back */
         client_touch(c);
         queue_presence(p, now);
         client_rearm(c, now);
@@ -190,9 +197,7 @@ void client_free(mp_client *c) {
     spelling *sp, *next;
     HASH_ITER(hh, c->spellings, sp, next) {
         HASH_DEL(c->spellings, sp);
-        free(sp->from);
-        free(sp->to);
-        free(sp);
+        spelling_free(sp);
     }
     upload_forget(c, 0);
     shape_unref(p, c->last_shape);
@@ -219,7 +224,7 @@ int client_is(const mp_client *c, const char *name) { return strcmp(c->name, nam
 void client_unwedge(mp_client *c, int moved, mp_time now) {
     if (moved) c->strikes = 0;
     if (!c->wedged) return;
-    c->wedged = 0;
+    c->wedged = c->hopeless = 0;
     c->wedged_until = MP_NEVER;
     client_touch(c);
     queue_presence(c->pool, now);

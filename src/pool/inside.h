@@ -160,7 +160,10 @@ struct mp_client {                                   /* what every message reads
     mp_time fetching;                                /* a take-back for it is under way */
     int bad;                                         /* failures in a row, of any job */
     mp_time stopped_at;                              /* the last interrupt was sent */
-    mp_time wedged_until, retry_at, down_since, online_at;
+    mp_time wedged_until, wedged_at, retry_at, down_since, lost_at, online_at;
+    mp_time others_since;                            /* what runs there is one prompt of somebody else's, since then; 0: it is not */
+    uint64_t others;                                 /* digest of its id */
+    int hopeless;                                    /* its rest ended, and what hung still hangs: nobody counts on it */
     char *problem, *version, *stats;
     char **tags, **affinity;
     int tried, has_stats, deaf, refused_us;          /* deaf: attempts in a row that gave HTTP but no socket */
@@ -308,6 +311,7 @@ void block_clear(mp_client *c, known *k);            /* without a word */
 void block_looked(mp_client *c, uint64_t action, shape *s, const mp_result *r, mp_time now);
 void block_tick(mp_client *c, mp_time now);
 void block_recheck(mp_client *c, mp_time now);       /* it is online again: perhaps with other files */
+void spelling_free(spelling *sp);
 mp_workflow *respell(mp_client *c, mp_workflow *w);  /* file names as this server spells them */
 
 /* event.c */
@@ -335,6 +339,7 @@ void list_remove(job_list *l, mp_job *j);
 
 /* queue.c */
 void queue_push(mp_pool *p, mp_job *j, mp_time now);
+void queue_rerank(mp_pool *p, mp_job *j, double rank, mp_time now);
 void queue_remove(mp_pool *p, mp_job *j);
 void queue_move(mp_pool *p, mp_job *j, mp_time now); /* to the group it belongs to now */
 void queue_delay(mp_pool *p, mp_job *j, mp_time until);

@@ -353,11 +353,8 @@ int mp_pool_set_priority(mp_pool *p, mp_job *j, double priority, mp_time now) {
     p->locked++;
     if (!p->policy || !p->policy->rank || !p->policy->rank(p->policy->ud, p, j, &rank)) rank = priority;
     p->locked--;
-    if (j->group) {
-        queue_remove(p, j);
-        j->rank = rank;
-        queue_push(p, j, now);
-    } else j->rank = rank;
+    if (j->group) queue_rerank(p, j, rank, now);
+    else j->rank = rank;
     dispatch(p, now);
     return 0;
 }

@@ -69,6 +69,7 @@ static void offline(mp_client *c, const char *why, mp_time now) {
     c->status_due = c->poll_at = c->socket_at = MP_NEVER;
     c->survey_wanted = 0;
     if (was == MP_CLIENT_ONLINE && !c->down_since) c->down_since = now;
+    if (was == MP_CLIENT_ONLINE) c->lost_at = now;
     c->epoch++;                                      /* what is under way belongs to the link that is lost */
     c->survey = c->freeing = c->looking = 0;
     upload_forget(c, 1);                             /* temp folders are wiped when a server starts */
@@ -106,7 +107,7 @@ static void online(mp_client *c, mp_time now) {
     if (c->polling) c->poll_at = now;
     c->tried = 1;
     /* With prompts there, the link has proven itself only when their whereabouts are known: see surveyed. */
-    if (c->prompts) c->moved += c->down_since ? now - c->down_since : 0;
+    if (c->prompts) c->moved += now - c->lost_at;    /* it could not be heard meanwhile */
     else {
         c->down_since = 0;
         c->moved = now;

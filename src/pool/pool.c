@@ -88,8 +88,10 @@ int mp_pool_paused(const mp_pool *p) { return p->paused; }
 
 int mp_pool_quiet(const mp_pool *p) {
     if (p->stats.pending || p->stats.assigned || p->stats.running) return 0;
-    for (const mp_client *c = p->clients; c; c = c->next)
-        if (c->prompts && !(c->removed && c->state != MP_CLIENT_ONLINE)) return 0;
+    for (const mp_client *c = p->clients; c; c = c->next) {
+        int away = c->state != MP_CLIENT_ONLINE && (c->removed || c->failures > 1);          /* it was tried again, and could not be reached */
+        if (c->prompts && !away && !c->wedged) return 0;     /* nor is there an end to wait for where one hangs */
+    }
     return 1;
 }
 

@@ -108,7 +108,7 @@ static void group_drop(mp_pool *p, group *g) {
 
 /* ---- who has nobody? ------------------------------------------------------------------------------------------- */
 
-static int present(const mp_client *c) { return ((c->state == MP_CLIENT_ONLINE && !c->wedged) || !c->tried) && !c->removed && !c->draining; }
+static int present(const mp_client *c) { return ((c->state == MP_CLIENT_ONLINE && !c->hopeless) || !c->tried) && !c->removed && !c->draining; }
 
 /* Somebody is there, or may be in a moment (its first attempt to connect is not decided yet). */
 static int anybody(const mp_pool *p, const group *g) {
@@ -187,6 +187,17 @@ static void out_of(mp_pool *p, mp_job *j) {
 void queue_push(mp_pool *p, mp_job *j, mp_time now) {
     link_shape(j);
     into(p, group_of(p, j), j, now);
+}
+
+/* With another rank; since when nobody is there for it does not change by that. */
+void queue_rerank(mp_pool *p, mp_job *j, double rank, mp_time now) {
+    mp_time since = j->group->nobody_since;
+    queue_remove(p, j);
+    j->rank = rank;
+    queue_push(p, j, now);
+    if (since >= j->group->nobody_since) return;
+    j->group->nobody_since = since;
+    if (p->o.no_client) check_by(p, j->group, (j->ready > since ? j->ready : since) + p->o.no_client);
 }
 
 void queue_move(mp_pool *p, mp_job *j, mp_time now) {

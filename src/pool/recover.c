@@ -218,6 +218,19 @@ void survey_want(mp_client *c, mp_time now) {
     c->survey = act(c->pool, c, DO_SURVEY, NULL, "GET", &path, NULL, c->pool->o.request_timeout);
 }
 
+/* Somebody else's prompt runs there and ours wait behind it: they are not silent, they are not their turn. But one prompt of theirs may
+ * hang as one of ours may. */
+static void others_run(mp_client *c, const char *id, mp_time now) {
+    uint64_t h = 1469598103934665603u;
+    for (const char *z = id; z && *z; z++) h = (h ^ (unsigned char)*z) * 1099511628211u;
+    for (const prompt *pr = c->prompts; pr && id; pr = pr->next)
+        if (pr->at == AT_RUNNING || strcmp(id, server_id(pr)) == 0) id = NULL;
+    if (!id) { c->others_since = 0; return; }
+    if (!c->others_since || c->others != h) { c->others_since = now; c->others = h; }
+    mp_time bound = 4 * (c->pool->o.cold_silence > c->pool->o.node_silence ? c->pool->o.cold_silence : c->pool->o.node_silence);
+    if (now - c->others_since < bound) c->moved = now;
+}
+
 static void one_surveyed(prompt *pr, const mp_json *doc, mp_time now) {
     mp_client *c = pr->client;
     const char *real = NULL;
@@ -265,6 +278,7 @@ void surveyed(mp_client *c, uint64_t action, const mp_result *r, mp_time now) {
         if (c->state == MP_CLIENT_ONLINE) link_reset(c, words, now);
     } else {
         if (c->state == MP_CLIENT_ONLINE) c->down_since = 0;
+        others_run(c, mp_reply_running(doc), now);
         if (mp_reply_running(doc)) c->start_from = now;
         else c->start_looks++;
         for (prompt *pr = c->prompts, *next; pr; pr = next) {
@@ -272,6 +286,11 @@ void surveyed(mp_client *c, uint64_t action, const mp_result *r, mp_time now) {
             one_surveyed(pr, doc, now);
         }
         if (c->survey_wanted) survey_want(c, now);
+        if (c->prompts && c->poll_at == MP_NEVER) {  /* after a lost link or reply this is the first that is known of them */
+            c->poll_step = client_poll(c);
+            c->poll_at = now + c->poll_step;
+        }
+        if (c->wedged && !c->prompts && c->online_at > c->wedged_at) client_unwedge(c, 0, now);        /* it was restarted: what hung is gone */
     }
     mp_json_free(own);
     client_rearm(c, now);
@@ -333,7 +352,10 @@ static void found_in_history(prompt *pr, const mp_history *h, mp_time now) {
     }
     if (pr->job) job_running(c->pool, pr->job, now);
     prompt_conclude(pr, now);
-    if (deaf) link_reset(c, "its WebSocket is deaf: a prompt ended without a word", now);
+    if (deaf && c->status_due == MP_NEVER) {         /* the history may have overtaken the words; if none comes at all, it is deaf */
+        c->status_due = now + STATUS_DUE;
+        client_rearm(c, now);
+    }
 }
 
 static void not_in_history(prompt *pr, mp_time now) {
@@ -374,7 +396,7 @@ static mp_time sooner(mp_time a, mp_time b) { return a < b ? a : b; }
 
 /* What the prompts of a client wait for, in one look: it is taken after everything that touches the client. */
 typedef struct {
-    prompt *silent;                                  /* who is to blame for silence: what runs, else what waits longest */
+    prompt *silent;                                  /* who is to blame for silence: what runs, else what waits longest; perhaps a tombstone */
     prompt *first;                                   /* the first that waits to begin; NULL when anything of ours runs */
     mp_time due;                                     /* the next of their own looks */
 } outlook;
@@ -386,7 +408,7 @@ static outlook look_over(const mp_client *c) {
         if (pr->at <= AT_POSTING) continue;
         o.due = sooner(o.due, pr->due);
         if (pr->verdict && pr->verdict_at != MP_NEVER) o.due = sooner(o.due, pr->verdict_at + AFTER_VERDICT);
-        if (pr->job && (!o.silent || (pr->at == AT_RUNNING && o.silent->at != AT_RUNNING))) o.silent = pr;
+        if ((pr->job && !o.silent) || (pr->at == AT_RUNNING && (!o.silent || o.silent->at != AT_RUNNING))) o.silent = pr;
         if (pr->job && pr->at == AT_WAITING && !o.first) o.first = pr;
         runs |= pr->at == AT_RUNNING;
     }
@@ -413,8 +435,10 @@ mp_time begin_bound(const prompt *pr) {
     return bound ? bound : MP_NEVER;
 }
 
+/* MP_NEVER also while a look is under way that may say why a prompt waits; and while the client rests anyway. */
 static mp_time silence_due(const mp_client *c, const outlook *o) {
-    return o->silent && o->silent->silence != MP_NEVER ? c->moved + o->silent->silence : MP_NEVER;
+    if (!o->silent || o->silent->silence == MP_NEVER || (!o->silent->job && c->wedged) || (o->silent->at != AT_RUNNING && c->survey)) return MP_NEVER;
+    return c->moved + o->silent->silence;
 }
 
 /* By when the first that waits should begin: nothing of ours runs there, and as far as we know nothing of others. */
@@ -426,24 +450,37 @@ static mp_time begin_due(const mp_client *c, const outlook *o) {
     return from + first->patience;
 }
 
-/* Out of work for a minute, then twice as long each time; what it holds goes elsewhere. */
-static void rest(mp_client *c, prompt *guilty, const char *why, const char *words, mp_time now) {
+/* Out of work for a minute, then twice as long each time; what it holds goes elsewhere. guilty: may be a tombstone. */
+static void rest(mp_client *c, prompt *guilty, const char *why, mp_fail_kind kind, const char *words, mp_time now) {
     mp_time t = MP_MS(60000);
     for (int i = 0; i < c->strikes && t < MP_MS(900000); i++) t *= 2;
     c->wedged = 1;
     c->strikes++;
     c->wedged_until = now + t;
+    c->wedged_at = now;
     c->moved = now;
     client_touch(c);
     client_problem(c, why);
     mp_logf(&c->pool->log, MP_LOG_WARN, "client %s: %s; its prompts go elsewhere", c->name, why);
-    let_go(guilty, MP_FAIL_TIMEOUT, words, 1, now);
+    if (guilty->job) let_go(guilty, kind, words, 1, now);
     give_up_all(c, MP_FAIL_LOST, "waited behind a prompt that hangs", 0, now);
     queue_presence(c->pool, now);
 }
 
-static void silenced(mp_client *c, mp_time now) {
-    rest(c, look_over(c).silent, "nothing was heard of its work for too long", "nothing was heard of the prompt for too long (node_silence_ms)", now);
+static void silenced(mp_client *c, prompt *pr, mp_time now) {
+    if (pr->at == AT_RUNNING) rest(c, pr, "nothing was heard of its work for too long", MP_FAIL_TIMEOUT, "nothing was heard of the prompt for too long (node_silence_ms)", now);
+    else if (c->survey_sent <= c->moved || now - c->survey_sent > client_poll(c)) survey_want(c, now);     /* whose turn is it there? */
+    else rest(c, pr, "nothing moves there", MP_FAIL_LOST, "it waited too long where nothing moved (node_silence_ms)", now);
+}
+
+/* A prompt that hangs there still is proof enough for another rest; and when it has hung for as long as any node may be silent, nobody
+ * who waits is told any more that this client is there. */
+static void rested(mp_client *c, mp_time now) {
+    if (!c->prompts) { client_unwedge(c, 0, now); return; }
+    c->wedged_until = now + MP_MS(60000);
+    if (c->hopeless || !c->pool->o.node_silence || now - c->wedged_at < c->pool->o.node_silence) return;
+    c->hopeless = 1;
+    queue_presence(c->pool, now);
 }
 
 /* Two looks at /queue must find nothing running before a server counts as wedged. */
@@ -452,7 +489,7 @@ static void begin_tick(mp_client *c, mp_time now) {
     if (begin_due(c, &o) > now) { c->start_looks = 0; c->start_asked = MP_NEVER; return; }
     if (c->start_looks >= 2) {
         c->start_looks = 0;
-        rest(c, o.first, "it takes prompts and begins none", "taken, but not begun while nothing ran there (execution_start_ms)", now);
+        rest(c, o.first, "it takes prompts and begins none", MP_FAIL_TIMEOUT, "taken, but not begun while nothing ran there (execution_start_ms)", now);
     } else if (c->start_asked == MP_NEVER || c->start_asked <= now) {
         if (c->start_asked == MP_NEVER) c->start_looks = 0;
         c->start_asked = now + MP_MS(1000);
@@ -489,11 +526,8 @@ void recover_tick(mp_client *c, mp_time now) {
     begin_tick(c, now);
     block_tick(c, now);
     outlook o = look_over(c);
-    if (silence_due(c, &o) <= now) silenced(c, now);
-    if (c->wedged && c->wedged_until <= now) {       /* a prompt that hangs there still is proof enough */
-        if (c->prompts) c->wedged_until = now + MP_MS(60000);
-        else client_unwedge(c, 0, now);
-    }
+    if (silence_due(c, &o) <= now) silenced(c, o.silent, now);
+    if (c->wedged && c->wedged_until <= now) rested(c, now);
 }
 
 /* ---- take-back -------------------------------------------------------------------------------------------------- */

@@ -55,7 +55,7 @@ static int again(mp_pool *p, mp_job *j, const mp_failure *f, mp_time *delay) {
     switch (f->kind) {
     case MP_FAIL_CONNECTION: case MP_FAIL_LOST: case MP_FAIL_INCOMPATIBLE:
         j->attempts--;
-        return ++j->losses <= MAX_LOSSES || f->kind == MP_FAIL_INCOMPATIBLE;
+        return ++j->losses <= MAX_LOSSES + (f->kind == MP_FAIL_INCOMPATIBLE ? p->n_clients : 0);     /* each client may refuse it once */
     case MP_FAIL_INVALID: case MP_FAIL_INTERRUPTED: case MP_FAIL_CANCELED: case MP_FAIL_POLICY: return 0;
     default:
         *delay = delay_of(p, j);
@@ -65,6 +65,13 @@ static int again(mp_pool *p, mp_job *j, const mp_failure *f, mp_time *delay) {
 
 /* Something that the workflow and this client did together: not there again, if it can be helped. */
 static int own_fault(const mp_failure *f) { return f->kind == MP_FAIL_NODE || f->kind == MP_FAIL_MEMORY || f->kind == MP_FAIL_SERVER || f->kind == MP_FAIL_TIMEOUT; }
+
+/* A client that it has not been to and may go to, now or when it is there again: who waits for that in vain ends by no_client. */
+static int anybody_else(const mp_pool *p, const mp_job *j) {
+    for (const mp_client *c = p->clients; c; c = c->next)
+        if (!c->removed && !c->draining && job_may_run(c, j) && !job_wants_not(j, c)) return 1;
+    return 0;
+}
 
 void attempt_failed(mp_pool *p, mp_job *j, mp_client *c, mp_failure *f, mp_time now) {
     mp_time delay;
@@ -84,7 +91,7 @@ void attempt_failed(mp_pool *p, mp_job *j, mp_client *c, mp_failure *f, mp_time 
     if (j->profile) mp_profile_end_attempt(j->profile, mp_failure_name(f->kind), f->message, now);
     if (f->kind == MP_FAIL_INCOMPATIBLE && !f->by_shape) {           /* a value of this job's own: its hash must not suffer for it */
         avoid(p, j, c);
-        retry = retry && has_fresh(p, j);
+        retry = retry && anybody_else(p, j);
     } else if (own_fault(f) || (f->kind == MP_FAIL_LOST && j->losses > 1)) avoid(p, j, c);       /* a server that forgets twice will again */
     if (f->kind == MP_FAIL_MEMORY) free_memory(p, c);
     if (f->kind == MP_FAIL_NODE || f->kind == MP_FAIL_MEMORY || f->kind == MP_FAIL_SERVER) block_failed(c, s, f, now);

@@ -74,7 +74,7 @@ static void end_of(trial *x, tracked *k, mp_event_kind how) {
 static int claimed_by_others(const trial *x, size_t sim, int kind) {
     for (size_t i = 0; i < mp_world_sims(x->w); i++) {
         const mp_client *c = i != sim && x->affinity[i][kind] ? mp_world_client(x->w, i) : NULL;
-        if (c && mp_pool_client(mp_world_pool(x->w), mp_client_serial(c))) return 1;     /* there, and not taken out */
+        if (c && mp_pool_client(mp_world_pool(x->w), mp_client_serial(c)) && !mp_client_draining(c)) return 1;     /* there, and not being taken out */
     }
     return 0;
 }
