@@ -187,7 +187,7 @@ describe("the event", function()
   end)
 
   it("client:state says removed, once and by name, whatever the client was doing", function()
-    local pool, hangs, works = K.pool { connect_timeout_ms = 3600000 }, K.sim(), K.wedged()
+    local pool, hangs, works = K.pool { connect_timeout_ms = 3600000, reconnect_base_ms = 3600000, reconnect_cap_ms = 3600000 }, K.sim(), K.wedged()
     hangs:stall(3600000)
     local urls = { idle = K.sim().url, offline = K.nowhere(), connecting = hangs.url, busy = works.url }
     local seen, clients = K.events(pool, "client:state"), {}
@@ -490,7 +490,7 @@ describe("monitoring", function()
   end)
 
   it("tells of each client its slots, its problem and what it ran last", function()
-    local pool = K.pool_of({ { K.sim(), { name = "works", slots = 3 } } }, { monitoring = true, monitoring_interval_ms = 20 })
+    local pool = K.pool_of({ { K.sim(), { name = "works", slots = 3 } } }, { monitoring = true, monitoring_interval_ms = 20, reconnect_base_ms = 3600000, reconnect_cap_ms = 3600000 })
     local seen = K.events(pool, "pool:status")
     local away = pool:add_client(K.nowhere(), { name = "away" })
     K.till("it is away", function() return away.problem end)
