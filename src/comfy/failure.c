@@ -79,8 +79,9 @@ static void from_node_errors(const mp_json *errors, mp_failure *f) {
             f->node = mp_strdup(mp_json_name(n));
             f->node_type = mp_strdup(class_type);
             const char *type = mp_json_string(mp_json_get(x, "type")), *value = mp_json_string(mp_json_get(mp_json_get(x, "extra_info"), "received_value"));
-            f->by_shape = type && strcmp(type, "value_not_in_list") == 0 && value && mp_graph_is_model(mp_str_of(value));
-            if (f->by_shape) {
+            int choice = type && strcmp(type, "value_not_in_list") == 0 && value;
+            f->by_shape = choice && mp_graph_is_model(mp_str_of(value));
+            if (choice) {
                 f->input = mp_strdup(mp_json_string(mp_json_get(mp_json_get(x, "extra_info"), "input_name")));
                 f->value = mp_strdup(value);
             }

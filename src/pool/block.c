@@ -66,6 +66,13 @@ static void look(mp_client *c, known *k, mp_time now) {
     if (k->block->until <= now) k->block->until = now + (c->pool->o.catalogue ? c->pool->o.catalogue : MP_NEVER - now);
 }
 
+int block_may_spell(const mp_client *c, const mp_failure *f) {
+    spelling *sp = NULL;
+    if (!f->node_type || !f->input || !f->value || !strpbrk(f->value, "/\\") || c->state != MP_CLIENT_ONLINE) return 0;
+    HASH_FIND_STR(c->spellings, f->value, sp);
+    return !sp;
+}
+
 /* Something is missing there. With a path separator in the value it may only be spelled otherwise: that is looked
  * up at once, and until it is settled nobody is told. */
 void block_hard(mp_client *c, shape *s, const mp_failure *f, mp_time now) {
@@ -77,8 +84,10 @@ void block_hard(mp_client *c, shape *s, const mp_failure *f, mp_time now) {
     b->input = mp_strdup(f->input);
     b->value = mp_strdup(f->value);
     b->looking = b->class_type && b->value && strpbrk(b->value, "/\\") != NULL;
+    b->by_value = !f->by_shape;
     if (b->looking) look(c, k, now);
     if (b->looking && c->state != MP_CLIENT_ONLINE) b->looking = 0;
+    if (!b->looking && b->by_value) { block_clear(c, k); return; }
     if (!b->looking) tell(c, s, MP_EV_CLIENT_BLOCKED, f->message, now);
     shape_changed(c->pool, s, now);
     queue_presence(c->pool, now);
@@ -175,7 +184,8 @@ void block_looked(mp_client *c, uint64_t action, shape *s, const mp_result *r, m
 #if MP_MUTANT == 11
         there = 0, other = NULL;
 #endif
-        if (other || (there && !b->looking)) block_lift(c, k, now);
+        if (!other && b->by_value) spell(c, b->value, b->value);         /* looked for in vain: not again for every job */
+        if (other || b->by_value || (there && !b->looking)) block_lift(c, k, now);
         else if (b->looking) {                       /* refused what it offers by that very name, or does not have it: a real block */
             b->looking = 0;
             tell(c, s, MP_EV_CLIENT_BLOCKED, b->reason, now);
@@ -225,7 +235,7 @@ mp_workflow *respell(mp_client *c, mp_workflow *w) {
             long len = mp_scan_unescape(mp_str_make(json.p + 1, json.n - 2), file, sizeof file);
             if (len <= 0) continue;
             HASH_FIND(hh, c->spellings, file, (size_t)len, sp);
-            if (!sp) continue;
+            if (!sp || strcmp(sp->from, sp->to) == 0) continue;
             mp_buf text = { 0 };
             char *input = mp_strndup(name.p, name.n);
             mp_buf_json(&text, mp_str_of(sp->to));

@@ -110,21 +110,48 @@ static int prefers(const mp_job *j, const mp_client *c) {
     return 0;
 }
 
+#define LONGEST 4
+
+/* Those that got nothing for the longest time, first. */
+static void note_longest(mp_client **v, size_t *n, mp_client *c) {
+    size_t at = *n < LONGEST ? (*n)++ : LONGEST;
+    for (; at > 0 && c->sent < v[at - 1]->sent; at--)
+        if (at < LONGEST) v[at] = v[at - 1];
+    if (at < LONGEST) v[at] = c;
+}
+
+/* Of more than 16 the last places are theirs, so that a policy that wants to can give everybody work. */
+static size_t mix_in(candidate *best, size_t n, mp_client **longest, size_t n_longest) {
+    size_t sure = n - LONGEST;
+    n = sure;
+    for (size_t i = 0; i < n_longest; i++) {
+        size_t k = 0;
+        while (k < sure && best[k].c != longest[i]) k++;
+        if (k == sure) best[n++].c = longest[i];
+    }
+    return n;
+}
+
 /* The best 16 that have a slot in this stage and may run the job. `preferred`: only those it prefers. */
 static size_t gather(mp_pool *p, const mp_job *j, int stage, int preferred, mp_client **out, mp_time now) {
     candidate best[MP_ROUTE_CANDIDATES + 1];
     int soft = (j->tail && j->tail->n_avoid) || j->s->softs || (j->wishes && j->wishes->n_variants);
     int fresh = soft && has_fresh(p, j);
     int claimed = j->group->key.kind == G_SHAPE && j->s->n_claimants && j->s->n_claimants < p->n_free_clients;
-    size_t total = claimed ? j->s->n_claimants : p->n_free_clients, n = 0;
+    size_t total = claimed ? j->s->n_claimants : p->n_free_clients, n = 0, n_longest = 0, found = 0;
+    mp_client *longest[LONGEST];
+    int crowd = total > MP_ROUTE_CANDIDATES;         /* who holds the models must be among those that are offered */
     for (size_t i = 0; i < total; i++) {
         mp_client *c = claimed ? j->s->claimants[i] : p->free[i];
         if (c->stage != stage || !job_may_run(c, j) || (fresh && job_wants_not(j, c)) || (preferred && !prefers(j, c))) continue;
-        candidate x = { c, j->wishes ? mp_client_priority_for(c, j) : c->priority, stage == 2 ? NOT_ASKED : 0, c->last_shape == j->s };
+        candidate x = { c, j->wishes ? mp_client_priority_for(c, j) : c->priority, stage == 2 ? NOT_ASKED : 0, c->last_shape == j->s ? 2 : crowd && c->last_shape ? mp_client_warmth(c, j) : 0 };
+        found++;
+        if (crowd) note_longest(longest, &n_longest, c);
         size_t at = n < MP_ROUTE_CANDIDATES ? n++ : MP_ROUTE_CANDIDATES;
         for (; at > 0 && better(&x, &best[at - 1], now); at--) best[at] = best[at - 1];
         best[at] = x;
     }
+    if (found > n) n = mix_in(best, n, longest, n_longest);
     for (size_t i = 0; i < n; i++) out[i] = best[i].c;
     return n;
 }
@@ -219,6 +246,7 @@ static void send(mp_pool *p, mp_job *j, mp_client *c, mp_time now) {
         mp_failure_clear(&f);
         return;
     }
+    c->sent = ++p->sent;
     prompt *pr = mp_slab_take(&p->prompts), **at = &c->prompts;
     mp_uuid(&p->rng, pr->id);
     pr->client = c;

@@ -106,6 +106,13 @@ static int brings_nearer(const mp_client *c, const prompt *pr, const mp_msg *m) 
     return m->kind == MP_MSG_SUCCESS || m->kind == MP_MSG_ERROR || m->kind == MP_MSG_INTERRUPTED || (m->kind == MP_MSG_EXECUTING && !m->node.p);
 }
 
+/* One that was sent later runs, and an earlier one still waits: perhaps somebody deleted it. */
+static int overtook(const mp_client *c, const prompt *pr) {
+    for (const prompt *q = c->prompts; q != pr; q = q->next)
+        if (q->at == AT_WAITING && q->job && !(pr->job && pr->job->front)) return 1;
+    return 0;
+}
+
 static void of_prompt(mp_client *c, prompt *pr, const mp_msg *m, mp_time now) {
     c->moved = now;
     client_unwedge(c, 1, now);
@@ -117,6 +124,7 @@ static void of_prompt(mp_client *c, prompt *pr, const mp_msg *m, mp_time now) {
     if (pr->at != AT_RUNNING) {
         if (pr->at == AT_UNKNOWN) pr->settled = now;
         pr->at = AT_RUNNING;
+        if (overtook(c, pr)) survey_want(c, now);
         if (pr->job) job_running(c->pool, pr->job, now);
     }
     if ((m->kind == MP_MSG_PROGRESS || m->kind == MP_MSG_EXECUTING) && m->node.n && pr->streams) pr->speaker = mp_workflow_index(pr->w, m->node);

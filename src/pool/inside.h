@@ -42,6 +42,8 @@
 typedef struct { char *node, *json; uint32_t n; int cached; } output;                            /* one block, node its beginning */
 typedef struct { char *node, *bytes; size_t n; const char *format; } picture;         /* that came over the socket, of a node that saves so */
 typedef struct { char *node, *input; uint64_t value; } seed;
+/* A client that a job does not go to: s: only for this one of its variants; NULL: for all. hard: it would only refuse it again. */
+typedef struct { const struct shape *s; uint32_t serial; int hard; } shunned;
 typedef struct { mp_time t; int binary; char *p; size_t n; } early_frame;
 typedef struct group group;
 
@@ -64,6 +66,7 @@ typedef struct block {                               /* a client does not get a 
     char *reason, *class_type, *input, *value;       /* what to look for in its catalogue; class NULL: nothing */
     mp_time until;                                   /* cooldown: its end; else the next look */
     int hard, looking;                               /* hard: a class or a model is missing; looking: not settled yet */
+    int by_value;                                    /* only a value of one job was refused: nothing is left of it once it is settled */
 } block;
 
 typedef struct known {                               /* what a client knows of a shape */
@@ -77,7 +80,7 @@ typedef struct known {                               /* what a client knows of a
 } known;
 typedef struct { const shape *s; known *k; } known_slot;
 
-typedef struct { char *from, *to; UT_hash_handle hh; } spelling;     /* a file name as the job has it, and as this server spells it */
+typedef struct { char *from, *to; UT_hash_handle hh; } spelling;     /* a name as the job has it, and as this server spells it; the same: it has none */
 
 typedef struct { char key[MP_DIGEST_HEX]; char *name; int temp; UT_hash_handle hh; } stored;      /* a file that is on a server, under this name */
 
@@ -158,6 +161,7 @@ struct mp_client {                                   /* what every message reads
     early_frame *early;
     uint64_t checking, looking;                      /* looking: GET /object_info under way */
     mp_time fetching;                                /* a take-back for it is under way */
+    uint64_t sent;                                   /* goes up with each prompt sent anywhere: when it got its last */
     int bad;                                         /* failures in a row, of any job */
     mp_time stopped_at;                              /* the last interrupt was sent */
     mp_time wedged_until, wedged_at, retry_at, down_since, lost_at, online_at;
@@ -236,7 +240,7 @@ struct tail {
     output *outputs;
     picture *pictures;
     seed *seeds;
-    uint32_t *avoid;                                 /* serials of clients it failed on */
+    shunned *avoid;                                  /* clients it failed on */
     uint32_t n_outputs, n_pictures, n_seeds, n_avoid;
 };
 
@@ -252,7 +256,7 @@ struct mp_pool {
     mp_log log;
     int locked, closing, dirty, stale, paused, freeing;      /* stale: a failure of a link that is gone is being reported */
     uint32_t mask;
-    uint64_t next_action, next_seq;
+    uint64_t next_action, next_seq, sent;
     uint32_t next_client, roster;                    /* roster: goes up when a client opens or closes */
     mp_client *clients, *last_client, *by_serial, *by_url;
     mp_client *look_from;                            /* where the next take-back begins to look */
@@ -300,11 +304,13 @@ void client_ran(mp_client *c, const prompt *pr, mp_time took);
 int client_claims(const mp_client *c, const shape *s);
 int shape_may_run(const mp_client *c, const shape *s, int fallback); /* hard rules only */
 int job_may_run(const mp_client *c, const mp_job *j);
+int job_refused(const mp_job *j, const mp_client *c, const shape *s);  /* a value of it, there */
 int job_wants_not(const mp_job *j, const mp_client *c);              /* soft: it failed there, or the workflow rests there */
 mp_workflow *job_workflow_for(const mp_job *j, const mp_client *c, shape **s);       /* the variant that client would run */
 
 /* block.c */
 void block_hard(mp_client *c, shape *s, const mp_failure *f, mp_time now);
+int block_may_spell(const mp_client *c, const mp_failure *f);        /* what it refused may be there under another spelling */
 void block_failed(mp_client *c, shape *s, const mp_failure *f, mp_time now);         /* one failure: perhaps a cooldown */
 void block_lift(mp_client *c, known *k, mp_time now);
 void block_clear(mp_client *c, known *k);            /* without a word */

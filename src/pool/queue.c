@@ -32,7 +32,10 @@ static void key_of(const mp_job *j, group_key *k) {
     }
     if (j->tail && j->tail->n_avoid) {
         special = 1;
-        set = mix(set, j->tail->avoid, j->tail->n_avoid * sizeof *j->tail->avoid);
+        for (size_t i = 0; i < j->tail->n_avoid; i++) {
+            const shunned *a = &j->tail->avoid[i];
+            set = mix(mix(mix(set, &a->serial, sizeof a->serial), &a->s, sizeof a->s), &a->hard, sizeof a->hard);
+        }
     }
     if (special) {
         k->kind = G_SPECIAL;
@@ -271,6 +274,7 @@ static const char *why_not(mp_client *c, const mp_job *j) {
     for (char **name = j->wishes ? j->wishes->exclude : NULL; name && *name; name++)
         if (client_is(c, *name)) return "excluded for this job";
     if (k && k->block && k->block->hard) return k->block->reason;
+    if (job_refused(j, c, j->s)) return "refused it";
     if (j->s->n_claimants && !client_claims(c, j->s)) return "has no affinity for this workflow";
     if (c->draining) return "is being removed";
     return c->problem ? c->problem : "not connected";

@@ -13,12 +13,12 @@
 #define BAD_IN_A_ROW 3
 #define FREE_BOUND MP_MS(2000)                       /* a healthy server answers at once; work does not wait for others */
 
-static void avoid(mp_pool *p, mp_job *j, const mp_client *c) {
+static void avoid(mp_pool *p, mp_job *j, const mp_client *c, const shape *s, int hard) {
     struct tail *t = job_tail(p, j);
     for (size_t i = 0; i < t->n_avoid; i++)
-        if (t->avoid[i] == c->serial) return;
+        if (t->avoid[i].serial == c->serial && t->avoid[i].s == s && t->avoid[i].hard == hard) return;
     t->avoid = mp_realloc(t->avoid, (t->n_avoid + 1u) * sizeof *t->avoid);
-    t->avoid[t->n_avoid++] = c->serial;
+    t->avoid[t->n_avoid++] = (shunned){ s, c->serial, hard };
 }
 
 mp_time jitter(mp_pool *p, mp_time t) { return t + (mp_time)((mp_rng_unit(&p->rng) * 0.6 - 0.3) * (double)t); }
@@ -89,10 +89,11 @@ void attempt_failed(mp_pool *p, mp_job *j, mp_client *c, mp_failure *f, mp_time 
     if (opinion == MP_AGAIN_NO) retry = 0;
     if (opinion == MP_AGAIN_YES && !retry) retry = ++j->losses <= MAX_LOSSES;
     if (j->profile) mp_profile_end_attempt(j->profile, mp_failure_name(f->kind), f->message, now);
-    if (f->kind == MP_FAIL_INCOMPATIBLE && !f->by_shape) {           /* a value of this job's own: its hash must not suffer for it */
-        avoid(p, j, c);
+    int spelled = f->kind == MP_FAIL_INCOMPATIBLE && !f->by_shape && block_may_spell(c, f);
+    if (f->kind == MP_FAIL_INCOMPATIBLE && !f->by_shape && !spelled) {           /* a value of this job's own: its hash must not suffer for it */
+        avoid(p, j, c, j->wishes && j->wishes->n_variants ? s : NULL, 1);
         retry = retry && anybody_else(p, j);
-    } else if (own_fault(f) || (f->kind == MP_FAIL_LOST && j->losses > 1)) avoid(p, j, c);       /* a server that forgets twice will again */
+    } else if (own_fault(f) || (f->kind == MP_FAIL_LOST && j->losses > 1)) avoid(p, j, c, NULL, 0);    /* a server that forgets twice will again */
     if (f->kind == MP_FAIL_MEMORY) free_memory(p, c);
     if (f->kind == MP_FAIL_NODE || f->kind == MP_FAIL_MEMORY || f->kind == MP_FAIL_SERVER) block_failed(c, s, f, now);
     if (!retry) {
@@ -107,6 +108,6 @@ void attempt_failed(mp_pool *p, mp_job *j, mp_client *c, mp_failure *f, mp_time 
         }
         job_requeue(p, j, delay, now);
     }
-    if (f->kind == MP_FAIL_INCOMPATIBLE && f->by_shape) block_hard(c, s, f, now);
+    if (f->kind == MP_FAIL_INCOMPATIBLE && (f->by_shape || spelled)) block_hard(c, s, f, now);
     shape_unref(p, s);
 }

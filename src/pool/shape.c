@@ -118,6 +118,16 @@ int shape_may_run(const mp_client *c, const shape *s, int fallback) {
     return fallback || !s->n_claimants || client_claims(c, s);
 }
 
+static int shunned_by(const mp_job *j, const mp_client *c, const shape *s, int hard) {
+    for (size_t i = 0; j->tail && i < j->tail->n_avoid; i++) {
+        const shunned *a = &j->tail->avoid[i];
+        if (a->serial == c->serial && (!a->s || a->s == s) && a->hard >= hard) return 1;
+    }
+    return 0;
+}
+
+int job_refused(const mp_job *j, const mp_client *c, const shape *s) { return shunned_by(j, c, s, 1); }
+
 int job_may_run(const mp_client *c, const mp_job *j) {
     const struct wishes *x = j->wishes;
     if (x) {
@@ -126,19 +136,19 @@ int job_may_run(const mp_client *c, const mp_job *j) {
             if (client_is(c, *name)) return 0;
 #endif
         for (size_t i = 0; i < x->n_variants; i++)
-            if (shape_may_run(c, x->variants[i].s, j->fallback)) return 1;
+            if (shape_may_run(c, x->variants[i].s, j->fallback) && !job_refused(j, c, x->variants[i].s)) return 1;
     }
-    return shape_may_run(c, j->s, j->fallback);
+    return shape_may_run(c, j->s, j->fallback) && !job_refused(j, c, j->s);
 }
 
-/* The first variant, in the order given, that this client may run; one that it ran last goes before. */
+/* The first variant, in the order given, that this client may run and has not refused; one that it ran last goes before. */
 mp_workflow *job_workflow_for(const mp_job *j, const mp_client *c, shape **s) {
     const struct wishes *x = j->wishes;
     mp_workflow *w = NULL;
     *s = NULL;
     for (size_t i = 0; i <= (x ? x->n_variants : 0); i++) {
         shape *at = i ? x->variants[i - 1].s : j->s;
-        if (!shape_may_run(c, at, j->fallback) || (w && at != c->last_shape)) continue;
+        if (!shape_may_run(c, at, j->fallback) || (w && at != c->last_shape) || (x && shunned_by(j, c, at, 0))) continue;
         w = i ? x->variants[i - 1].w : j->w;
         *s = at;
         if (at == c->last_shape) break;
@@ -153,11 +163,9 @@ static int rests(const mp_client *c, const shape *s) {
 }
 
 int job_wants_not(const mp_job *j, const mp_client *c) {
-    for (size_t i = 0; j->tail && i < j->tail->n_avoid; i++)
-        if (j->tail->avoid[i] == c->serial) return 1;
     shape *s = j->s;
     if (j->wishes && j->wishes->n_variants) job_workflow_for(j, c, &s);
-    return rests(c, s);
+    return shunned_by(j, c, s, 0) || rests(c, s);
 }
 
 int mp_client_takes(const mp_client *c, const mp_job *j) { return job_may_run(c, j) && !job_wants_not(j, c); }
