@@ -359,6 +359,8 @@ static const opt job_opts[] = {
     { "profiling", OPT_BOOL, offsetof(mp_job_opts, profiling), 0, 0 }, { "partial_outputs", OPT_BOOL, offsetof(mp_job_opts, partial_outputs), 0, 0 },
     { "front", OPT_BOOL, offsetof(mp_job_opts, front), 0, 0 }, { "node_silence_ms", OPT_MS, offsetof(mp_job_opts, node_silence), 0, 1e12 },
     { "total_ms", OPT_MS, offsetof(mp_job_opts, total), 0, 1e12 }, { "execution_start_ms", OPT_MS, offsetof(mp_job_opts, execution_start), 0, 1e12 },
+    { "unreachable_ms", OPT_MS, offsetof(mp_job_opts, unreachable), 0, 1e12 }, { "no_client_ms", OPT_MS, offsetof(mp_job_opts, no_client), 0, 1e12 },
+    { "request_timeout_ms", OPT_MS, offsetof(mp_job_opts, request_timeout), 1, 1e12 },
     { "delay_ms", OPT_MS, offsetof(mp_job_opts, delay), 0, 1e12 }, { "retry_delay_ms", OPT_MS, offsetof(mp_job_opts, retry_delay), 0, 1e12 },
     { "job_id", OPT_TEXT, offsetof(mp_job_opts, id), 0, 0 }, { "preferred_clients", OPT_ANY, NO_PLACE, 0, 0 }, { "excluded_clients", OPT_ANY, NO_PLACE, 0, 0 },
     { "priority_overrides", OPT_ANY, NO_PLACE, 0, 0 }, { "include_outputs", OPT_ANY, NO_PLACE, 0, 0 }, { "metadata", OPT_ANY, NO_PLACE, 0, 0 }, { "extra_data", OPT_ANY, NO_PLACE, 0, 0 },
@@ -465,11 +467,13 @@ static int pool_submit(lua_State *L) {
     } else w = l_check_workflow(L, 2);
     luaL_checkstack(L, 20, NULL);
     if (!lua_isnil(L, 3)) {
-        o.node_silence = o.total = o.execution_start = -1;
+        o.node_silence = o.total = o.execution_start = o.unreachable = o.no_client = -1;
         l_options(L, 3, job_opts, &o, "submit");
         o.node_silence = off_or(o.node_silence);
         o.total = off_or(o.total);
         o.execution_start = off_or(o.execution_start);
+        o.unreachable = off_or(o.unreachable);
+        o.no_client = off_or(o.no_client);
         o.metadata = json_field(L, 3, "metadata", NULL);
         o.extra_data = json_field(L, 3, "extra_data", "moonpool");
         o.include = json_field(L, 3, "include_outputs", NULL);
@@ -550,7 +554,7 @@ static int pool_stats(lua_State *L) {
     mp_pool_get_stats(lp->pool, &s);
     struct { const char *name; size_t v; } fields[] = {
         { "pending", s.pending }, { "assigned", s.assigned }, { "running", s.running }, { "delayed", s.delayed }, { "completed", s.completed },
-        { "failed", s.failed }, { "canceled", s.canceled }, { "clients", s.clients }, { "online", s.online }, { "malformed", s.malformed }, { "parked", s.parked }, { "taken_back", s.taken_back },
+        { "failed", s.failed }, { "canceled", s.canceled }, { "clients", s.clients }, { "online", s.online }, { "malformed", s.malformed }, { "parked", s.parked }, { "taken_back", s.taken_back }, { "late", s.late },
         { "unfinished", s.pending + s.assigned + s.running }
     };
     lua_createtable(L, 0, 11);

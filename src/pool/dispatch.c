@@ -230,7 +230,7 @@ void post(prompt *pr, mp_time now) {
     mp_buf_puts(&path, "/prompt");
     mp_buf_room(&body, 500);                         /* what the smallest take, so that it does not grow in steps */
     mp_request_prompt(&body, pr->w, &o);
-    act(p, c, DO_POST, pr->id, "POST", &path, &body, p->o.request_timeout);
+    act(p, c, DO_POST, pr->id, "POST", &path, &body, request_bound(p, pr->job));
     job_posted(p, pr->job, pr, now);
 }
 
@@ -262,6 +262,7 @@ static void send(mp_pool *p, mp_job *j, mp_client *c, mp_time now) {
     pr->k->users++;
     pr->silence = silence_bound(pr);
     pr->patience = begin_bound(pr);
+    pr->unreachable = unreachable_bound(pr);
     while (*at) at = &(*at)->next;
     *at = pr;
     if (c->load++ == 0) c->moved = now;

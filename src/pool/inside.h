@@ -95,7 +95,7 @@ typedef struct prompt {                              /* what every message reads
     uint8_t accepted;                                /* that was told */
     uint8_t gap;                                     /* messages may have been missed: outputs come from the history */
     mp_time began, settled, verdict_at, due;         /* settled: when the reply (or its loss) came; due: next look */
-    mp_time silence, patience;                       /* how long nothing may be heard of it; how long it may wait where nothing runs */
+    mp_time silence, patience, unreachable;          /* how long nothing may be heard of it; it may wait where nothing runs; its client may be away */
     char *real;                                      /* the server's id when it chose one */
     int taking;                                      /* being taken back: a delete was sent while it only waits */
     int streams;                                     /* has nodes that send their pictures over the socket */
@@ -205,7 +205,7 @@ struct wishes {                                      /* what few jobs have */
     size_t n_overrides;
     variant *variants;                               /* besides the job's own workflow */
     size_t n_variants;
-    mp_time execution_start, retry_delay, node_silence;
+    mp_time execution_start, retry_delay, node_silence, unreachable, no_client, request_timeout;   /* as given: 0 the pool's */
     mp_time deadline;                                /* or MP_NEVER */
     size_t deadline_at;
     mp_job *job;
@@ -275,6 +275,7 @@ struct mp_pool {
     size_t n_fresh_groups, cap_fresh_groups;
     uint64_t round;
     mp_time check_at;                                /* the earliest of the groups */
+    mp_time least_no_client;                         /* the smallest bound that the pool or a job has had */
     mp_heap delayed, deadlines, wakes;
     job_list parked;
     under_way *under_way;
@@ -404,6 +405,9 @@ void prompt_interrupted(prompt *pr, mp_time now);
 mp_failure *prompt_failure(prompt *pr);              /* to be set */
 mp_time silence_bound(const prompt *pr);
 mp_time begin_bound(const prompt *pr);
+mp_time unreachable_bound(const prompt *pr);
+void give_up_unreachable(mp_client *c, mp_time now); /* those whose client has been away for too long */
+mp_time request_bound(const mp_pool *p, const mp_job *j);     /* of one request for it */
 prompt *prompt_by_id(mp_client *c, mp_str id);
 mp_time jitter(mp_pool *p, mp_time t);               /* give or take 30 % */
 int take_back(mp_client *idle, mp_time now);         /* nothing waits for this client: fetch a prompt that only waits elsewhere */

@@ -78,7 +78,7 @@ static void free_names(char **v) {
 static void wishes_of(mp_pool *p, mp_job *j, const mp_job_opts *o) {
     mp_time total = o->total ? o->total : p->o.total ? p->o.total : MP_NEVER;
     if (!o->id && !o->include && !o->prefer && !o->exclude && !o->overrides && !o->n_variants && !o->execution_start && o->retry_delay < 0 && !o->node_silence &&
-        total == MP_NEVER) return;
+        !o->unreachable && !o->no_client && !o->request_timeout && total == MP_NEVER) return;
     struct wishes *x = j->wishes = mp_alloc(sizeof *x);
     x->job = j;
     x->include = mp_strdup(o->include);
@@ -87,6 +87,10 @@ static void wishes_of(mp_pool *p, mp_job *j, const mp_job_opts *o) {
     x->execution_start = o->execution_start;
     x->retry_delay = o->retry_delay;
     x->node_silence = o->node_silence;
+    x->unreachable = o->unreachable;
+    x->no_client = o->no_client;
+    x->request_timeout = o->request_timeout;
+    if (x->no_client && x->no_client < p->least_no_client) p->least_no_client = x->no_client;
     x->deadline = total == MP_NEVER ? MP_NEVER : j->queued + total;
     x->deadline_at = MP_HEAP_OUT;
     while (o->overrides && o->overrides[x->n_overrides]) x->n_overrides++;
@@ -159,6 +163,8 @@ void job_free_all(mp_pool *p) {
     free(p->generations);
     free(p->free_slots);
 }
+
+mp_time request_bound(const mp_pool *p, const mp_job *j) { return j && j->wishes && j->wishes->request_timeout ? j->wishes->request_timeout : p->o.request_timeout; }
 
 /* ---- submit ------------------------------------------------------------------------------------------- */
 

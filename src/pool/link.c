@@ -215,8 +215,7 @@ int link_wanted(const mp_client *c) {
 void link_tick(mp_client *c, mp_time now) {
     int wanted_there = link_wanted(c);
     if (c->state == MP_CLIENT_OFFLINE && c->retry_at <= now && wanted_there) link_start(c, now);
-    mp_time bound = MP_MUTANT == 3 ? 0 : c->pool->o.unreachable;
-    if (c->state != MP_CLIENT_ONLINE && bound && c->down_since && now - c->down_since >= bound) give_up_all(c, MP_FAIL_CONNECTION, "its client could not be reached", 0, now);
+    if (c->state != MP_CLIENT_ONLINE) give_up_unreachable(c, now);
     if (c->state == MP_CLIENT_ONLINE && c->polling && c->socket_at <= now && !c->connecting) {
         c->socket_at = MP_NEVER;
         open_socket(c);

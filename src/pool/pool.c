@@ -23,6 +23,7 @@ mp_pool *mp_pool_new(const mp_pool_opts *o, uint64_t seed_value, const mp_policy
     mp_slab_init(&p->prompts, sizeof(prompt));
     mp_slab_init(&p->requests, sizeof(under_way));
     p->check_at = MP_NEVER;
+    p->least_no_client = o->no_client ? o->no_client : MP_NEVER;
     mp_heap_init(&p->delayed, offsetof(mp_job, heap_at));
     mp_heap_init(&p->deadlines, offsetof(struct wishes, deadline_at));
     mp_heap_init(&p->wakes, offsetof(mp_client, wake_at));

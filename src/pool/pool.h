@@ -46,7 +46,8 @@ typedef struct mp_job_opts {
     double priority;
     const char *metadata, *extra_data;               /* JSON text or NULL */
     int max_attempts, profiling, partial_outputs, front;    /* max_attempts 0, profiling -1: the pool's */
-    mp_time node_silence, total, execution_start;    /* 0: the pool's; MP_NEVER: off */
+    mp_time node_silence, total, execution_start, unreachable, no_client;    /* 0: the pool's; MP_NEVER: off */
+    mp_time request_timeout;                         /* of its POST; of its uploads, ten times that; 0: the pool's */
     mp_time delay;                                   /* not to be sent before so long */
     mp_time retry_delay;                             /* -1: the pool's */
     const char *id;                                  /* the user's own; NULL: none. A second submit gives the first job */
@@ -209,7 +210,7 @@ int mp_job_output_cached(const mp_job *j, size_t i);                 /* that nod
 double mp_job_progress(const mp_job *j, mp_time now);                /* 0..1, by time where earlier runs tell, else by nodes */
 int mp_job_left(const mp_job *j, mp_time now, mp_time *left, mp_time *low, mp_time *high);   /* 0: not known */
 /* Queue position among pending jobs is not kept; numbers are. */
-typedef struct mp_pool_stats { size_t pending, assigned, running, delayed, parked, completed, failed, canceled, clients, online, malformed, taken_back; } mp_pool_stats;
+typedef struct mp_pool_stats { size_t pending, assigned, running, delayed, parked, completed, failed, canceled, clients, online, malformed, taken_back, late; } mp_pool_stats;      /* late: results of prompts that had been given up */
 void mp_pool_get_stats(const mp_pool *p, mp_pool_stats *s);
 /* Each queue that holds something: type "general", "affinity" or "special"; hash "" when it is not of one workflow. */
 void mp_pool_queues(const mp_pool *p, void (*fn)(void *ud, const char *hash, const char *type, size_t pending), void *ud);

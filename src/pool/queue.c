@@ -126,6 +126,13 @@ static int anybody(const mp_pool *p, const group *g) {
     return 0;
 }
 
+/* How long it may wait with nobody there; MP_NEVER: as long as it takes. */
+static mp_time no_client_of(const mp_pool *p, const mp_job *j) {
+    return j->wishes && j->wishes->no_client ? j->wishes->no_client : p->o.no_client ? p->o.no_client : MP_NEVER;
+}
+
+static mp_time after(mp_time t, mp_time bound) { return bound == MP_NEVER ? MP_NEVER : t + bound; }
+
 static void check_by(mp_pool *p, group *g, mp_time t) {
     if (t < g->check_at) g->check_at = t;
     if (t < p->check_at) p->check_at = t;
@@ -136,7 +143,7 @@ static void presence(mp_pool *p, group *g, mp_time now) {
     if (anybody(p, g)) g->nobody_since = MP_NEVER;
     else if (g->nobody_since == MP_NEVER) {
         g->nobody_since = now;
-        if (p->o.no_client) check_by(p, g, now + p->o.no_client);
+        check_by(p, g, after(now, p->least_no_client));
     }
 }
 
@@ -171,7 +178,7 @@ static void into(mp_pool *p, group *g, mp_job *j, mp_time now) {
     if (g->jobs.n == 1) p->n_empty--;
     place_other(p, g);
     if (g->jobs.n == 1) { g->nobody_since = MP_NEVER; presence(p, g, now); }
-    else if (g->nobody_since != MP_NEVER && p->o.no_client) check_by(p, g, now + p->o.no_client);
+    else if (g->nobody_since != MP_NEVER) check_by(p, g, after(now, no_client_of(p, j)));
     if (may_fall_back(p, j)) check_by(p, g, j->ready + p->o.affinity_fallback);
     if (g->jobs.top.x == j || g->jobs.n == 1) group_fresh(p, g);
 }
@@ -200,7 +207,7 @@ void queue_rerank(mp_pool *p, mp_job *j, double rank, mp_time now) {
     queue_push(p, j, now);
     if (since >= j->group->nobody_since) return;
     j->group->nobody_since = since;
-    if (p->o.no_client) check_by(p, j->group, (j->ready > since ? j->ready : since) + p->o.no_client);
+    check_by(p, j->group, after(j->ready > since ? j->ready : since, no_client_of(p, j)));
 }
 
 void queue_move(mp_pool *p, mp_job *j, mp_time now) {
@@ -284,7 +291,7 @@ static void missing_where(mp_pool *p, const mp_job *j, mp_failure *f) {
     mp_buf b = { 0 };
     for (mp_client *c = p->clients; c && b.n < 400; c = c->next)
         if (!c->removed) mp_buf_printf(&b, "%s%s: %s", b.n ? "; " : "", c->name, why_not(c, j));
-    mp_failure_set(f, MP_FAIL_NO_CLIENTS, "no client that could run it for %g s%s%s", (double)p->o.no_client / 1e6, b.n ? ": " : ": the pool has no clients", b.n ? b.p : "");
+    mp_failure_set(f, MP_FAIL_NO_CLIENTS, "no client that could run it for %g s%s%s", (double)no_client_of(p, j) / 1e6, b.n ? ": " : ": the pool has no clients", b.n ? b.p : "");
     mp_buf_free(&b);
 }
 
@@ -313,11 +320,11 @@ static void group_check(mp_pool *p, group *g, mp_time now) {
     mp_job **v = mp_alloc((n + 1) * sizeof *v);
     mp_line_all(&g->jobs, (void **)v);
     mp_time next = MP_NEVER, fallback = n && may_fall_back(p, g->jobs.top.x) ? p->o.affinity_fallback : 0;
-    int abandoned = g->nobody_since != MP_NEVER && p->o.no_client;
+    int abandoned = g->nobody_since != MP_NEVER;
     for (size_t i = 0; i < n; i++) {
         mp_job *j = v[i];
         mp_time due = MP_NEVER;
-        if (abandoned) due = (j->ready > g->nobody_since ? j->ready : g->nobody_since) + p->o.no_client;
+        if (abandoned) due = after(j->ready > g->nobody_since ? j->ready : g->nobody_since, no_client_of(p, j));
         if (fallback && j->ready + fallback < due) due = j->ready + fallback;
         if (due <= now) v[k++] = j;
         else if (due < next) next = due;

@@ -62,6 +62,10 @@ void prompt_conclude(prompt *pr, mp_time now) {
     mp_job *j = pr->job;
     mp_end how = pr->verdict;
     if (how == MP_END_SUCCESS) remember_run(c, pr, now);
+    if (!j && how == MP_END_SUCCESS) {               /* recorded, never delivered: its job ended, or ran elsewhere */
+        p->stats.late++;
+        mp_logf(&p->log, MP_LOG_INFO, "client %s: prompt %s ended well after it had been given up; its result is not used", c->name, server_id(pr));
+    }
     if (j) {
         struct tail *t = job_tail(p, j);
         outputs_free(t->outputs, t->n_outputs);      /* of an earlier attempt that failed */
@@ -436,6 +440,21 @@ mp_time begin_bound(const prompt *pr) {
 }
 
 /* MP_NEVER also while a look is under way that may say why a prompt waits; and while the client rests anyway. */
+mp_time unreachable_bound(const prompt *pr) {
+    const struct wishes *x = pr->job->wishes;
+    mp_time bound = x && x->unreachable ? x->unreachable : pr->client->pool->o.unreachable;
+    return bound && MP_MUTANT != 3 ? bound : MP_NEVER;
+}
+
+static mp_time away_due(const mp_client *c, const prompt *pr) { return pr->job && c->down_since && pr->unreachable != MP_NEVER ? c->down_since + pr->unreachable : MP_NEVER; }
+
+void give_up_unreachable(mp_client *c, mp_time now) {
+    for (prompt *pr = c->prompts, *next; pr; pr = next) {
+        next = pr->next;
+        if (away_due(c, pr) <= now) let_go(pr, MP_FAIL_CONNECTION, "its client could not be reached", 1, now);
+    }
+}
+
 static mp_time silence_due(const mp_client *c, const outlook *o) {
     if (!o->silent || o->silent->silence == MP_NEVER || (!o->silent->job && c->wedged) || (o->silent->at != AT_RUNNING && c->survey)) return MP_NEVER;
     return c->moved + o->silent->silence;
@@ -591,9 +610,7 @@ void client_rearm(mp_client *c, mp_time now) {
         return;
     }
     if (c->state == MP_CLIENT_OFFLINE && !c->connecting && !c->checking && !c->closing && !c->removed && link_wanted(c)) t = c->retry_at;
-    if (c->state != MP_CLIENT_ONLINE && c->prompts && p->o.unreachable && c->down_since && MP_MUTANT != 3)
-        for (prompt *pr = c->prompts; pr; pr = pr->next)
-            if (pr->job) t = sooner(t, c->down_since + p->o.unreachable);
+    for (prompt *pr = c->state != MP_CLIENT_ONLINE ? c->prompts : NULL; pr; pr = pr->next) t = sooner(t, away_due(c, pr));
     if (c->state == MP_CLIENT_ONLINE) {
         t = sooner(t, sooner(c->status_due, c->poll_at));
         outlook o = look_over(c);

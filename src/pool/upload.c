@@ -94,7 +94,7 @@ int upload_next(prompt *pr, mp_time now) {
     mp_buf path = { 0 };
     mp_buf_puts(&path, f->mask_of ? "/upload/mask" : "/upload/image");
     if (pr->job && pr->job->profile) mp_profile_upload(pr->job->profile, now);
-    mp_time bound = 10 * c->pool->o.request_timeout + (mp_time)f->n * 16;        /* 64 KB a second is slow */
+    mp_time bound = 10 * request_bound(c->pool, pr->job) + (mp_time)f->n * 16;        /* 64 KB a second is slow */
     act(c->pool, c, DO_UPLOAD, pr->id, "POST", &path, NULL, bound);
     mp_action *a = &c->pool->actions[c->pool->a_head + c->pool->a_n - 1];
     action_under_way(c->pool, a->id)->file = mp_file_ref(f);                        /* one for the owner of the action, one for us to know what it was */

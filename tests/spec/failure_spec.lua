@@ -694,6 +694,43 @@ describe("not as in the reference:", function()
     assert.equal(6, b:record().prompts)
   end)
 
+  it("a job may have bounds of its own", function()
+    local pool, a, b = K.pair({ request_timeout_ms = 300, connect_timeout_ms = 300, take_backs = 0 })
+    a:stall(3600000)
+    local r = K.completed(pool:submit(K.picture(1), { request_timeout_ms = 100, unreachable_ms = 300 }))       -- the pool's own is two minutes
+    assert.same({ "b", 1 }, { r.client, b:record().prompts })
+    local lonely = K.pool {}
+    local brief, patient = lonely:submit(K.picture(1), { no_client_ms = 50 }), lonely:submit(K.picture(2))
+    local gone = K.ended(brief)
+    assert.same({ "failed", "no_clients" }, { gone.status, gone.error.kind })
+    assert.matches("for 0.05 s", gone.error.message)
+    assert.equal("no_clients", patient.status)
+    for _, bad in ipairs { { no_client_ms = -1 }, { unreachable_ms = "1" }, { request_timeout_ms = 0 } } do
+      assert.error_matches(function() lonely:submit(K.picture(), bad) end, "submit: option '" .. next(bad) .. "'", 1, true)
+    end
+  end)
+
+  it("a result that comes late is recorded, and not delivered", function()
+    local s = K.sim { step_ms = 40 }
+    s:lose_interrupts(1000000)
+    local pool = K.pool_of { s }
+    local lines = {}
+    pool:on("info", function(e) lines[#lines + 1] = e.message end)
+    local job = pool:submit(K.picture():input("3", "steps", 10))
+    K.till("it runs", function() return job.status == "running" end)
+    job:cancel()
+    assert.equal("canceled", K.ended(job).status)
+    K.till("it has ended there", function() return pool:stats().late == 1 end)
+    local n = 0
+    for r in pool:results() do n = n + 1; assert.equal("canceled", r.status) end
+    assert.equal(0, n)                                            -- its only result was handed out by the wait
+    assert.equal("canceled", job.status)
+    K.turns()
+    local told = 0
+    for _, line in ipairs(lines) do told = told + (line:find("ended well after it had been given up", 1, true) and 1 or 0) end
+    assert.equal(1, told)
+  end)
+
   it("every server gets a job, also when each is some way off", function()
     local servers = {}
     for i = 1, 8 do servers[i] = K.wedged { delay_ms = 5 } end

@@ -18,6 +18,7 @@ typedef struct {                                     /* a pool with one client, 
     char prompt[MP_UUID_SIZE];                       /* the newest; it runs there as long as nobody says that it has ended */
     int running;
     mp_time tried;                                   /* the newest attempt to connect */
+    mp_time allowed;                                 /* for the newest POST */
     size_t tries, ended;                             /* ended: jobs */
     mp_time ended_at;
     mp_event_kind how;
@@ -48,6 +49,7 @@ static void answer(play *x, const mp_action *a) {
         r.status = 200;
         if (strcmp(a->path, "/system_stats") == 0) mp_buf_puts(&b, "{\"system\":{\"comfyui_version\":\"0.18.1\"}}");
         else if (strcmp(a->path, "/prompt") == 0) {
+            x->allowed = a->timeout;
             snprintf(x->prompt, sizeof x->prompt, "%.36s", id + 13);
             x->running = 1;
             mp_buf_printf(&b, "{\"prompt_id\":\"%s\",\"number\":1,\"node_errors\":{}}", x->prompt);
@@ -301,6 +303,78 @@ static const char *try_silences(void) {
     return NULL;
 }
 
+/* ---- bounds of one job ---------------------------------------------------------------------------------------------------------------- */
+
+static mp_job *submit_with(play *x, mp_time no_client, mp_time unreachable, mp_time request) {
+    static const char text[] = "{\"1\":{\"class_type\":\"Show\",\"inputs\":{}}}";
+    mp_job_opts o;
+    mp_workflow *w = mp_workflow_parse(text, sizeof text - 1, NULL);
+    mp_job_defaults(&o);
+    o.no_client = no_client;
+    o.unreachable = unreachable;
+    o.request_timeout = request;
+    mp_job *j = mp_pool_submit(x->p, w, &o, x->now, NULL);
+    mp_workflow_unref(w);
+    drain(x);
+    return j;
+}
+
+/* Nobody is there for three jobs of one queue: the first has a bound of its own, the second that of the pool, the third none. */
+static const char *nobody(play *x, mp_time pools) {
+    static const mp_time S = MP_MS(1000);
+    mp_pool_opts o;
+    mp_pool_defaults(&o);
+    o.no_client = pools;
+    open_play(x, &o, 1, 0);
+    mp_time from = x->now;
+    submit_with(x, 5 * S, 0, 0);
+    submit_with(x, 0, 0, 0);
+    submit_with(x, MP_NEVER, 0, 0);
+    go_on(x, from + 5 * S - 1, 0);
+    if (x->ended) return wrong("no_client of one job: it ended %lld us too early", (long long)(from + 5 * S - x->ended_at));
+    go_on(x, from + 5 * S, 0);
+    if (x->ended != 1) return wrong("no_client of one job: %zu have ended when its time is over", x->ended);
+    go_on(x, from + 60 * S - 1, 0);
+    if (x->ended != 1) return wrong("no_client of one job took others along");
+    go_on(x, from + 600 * S, 0);
+    return x->ended == (pools ? 2 : 1) ? NULL : wrong("no_client: %zu of three have ended", x->ended);
+}
+
+/* Its client is lost while it runs there: it is let go at its own time, else at the pool's. */
+static const char *away(play *x, mp_time own, mp_time due) {
+    mp_pool_opts o;
+    mp_pool_defaults(&o);
+    o.no_client = 0;
+    open_play(x, &o, 1, 1);
+    drain(x);
+    mp_job *j = submit_with(x, 0, own, 0);
+    begins(x);
+    x->up = 0;
+    mp_pool_lost(x->p, x->c, x->conn, "cut", x->now);
+    mp_time from = x->now;
+    go_on(x, from + due - 1, 0);
+    if (mp_job_status(j) != MP_JOB_RUNNING) return wrong("unreachable: it was let go too early");
+    go_on(x, from + due, 0);
+    return mp_job_status(j) == MP_JOB_RUNNING ? wrong("unreachable: it is not let go after %lld us", (long long)due) : NULL;
+}
+
+static const char *try_one_job(void) {
+    static const mp_time S = MP_MS(1000);
+    const char *bad = NULL;
+    mp_pool_opts o;
+    play x;
+    int cases = 0;
+    mp_pool_defaults(&o);
+    CASE((void)0, nobody(&x, 60 * S));
+    CASE((void)0, nobody(&x, 0));
+    CASE((void)0, away(&x, 0, 120 * S));
+    CASE((void)0, away(&x, 3 * S, 3 * S));
+    CASE((open_play(&x, &o, 1, 1), drain(&x), submit_with(&x, 0, 0, 0)), x.allowed == 30 * S ? NULL : "a POST is not allowed what the pool says");
+    CASE((open_play(&x, &o, 1, 1), drain(&x), submit_with(&x, 0, 0, 7 * S)), x.allowed == 7 * S ? NULL : "a POST is not allowed what its job says");
+    printf("one job: %d bounds of its own\n", cases);
+    return NULL;
+}
+
 /* ---- the time left ------------------------------------------------------------------------------------------------------------------- */
 
 typedef struct { mp_time left, low, high, was; } estimate;
@@ -391,6 +465,7 @@ int main(void) {
     const char *bad;
     if ((bad = try_pauses())) return printf("pauses: %s\n", bad), 1;
     if ((bad = try_silences())) return printf("silences: %s\n", bad), 1;
+    if ((bad = try_one_job())) return printf("one job: %s\n", bad), 1;
     if ((bad = try_left())) return printf("left: %s\n", bad), 1;
     return 0;
 }

@@ -133,6 +133,9 @@
 ---@field extra_data? table<string, any> Members of extra_data of the prompt.
 ---@field node_silence_ms? number Nothing heard of it while it runs: given up (ms, default: the pool's, 0: off).
 ---@field execution_start_ms? number Taken and not begun: elsewhere (ms, default: the pool's, 0: off).
+---@field unreachable_ms? number Its client cannot be reached for so long: elsewhere (ms, default: the pool's, 0: off).
+---@field no_client_ms? number Nobody there who could run it for so long: it fails (ms, default: the pool's, 0: off).
+---@field request_timeout_ms? number Its POST, and the tenth of what an upload of it may take (ms, default: the pool's, from 1).
 ---@field total_ms? number From submit to the end (ms, default: the pool's, 0: off).
 
 ---Options of moonpool.sim.
@@ -667,6 +670,7 @@ function Pool:shutdown(options) end
 ---@field failed integer
 ---@field canceled integer
 ---@field taken_back integer Prompts moved from a busy to an idle client.
+---@field late integer Prompts that ended well after they had been given up; their results are not used.
 ---@field malformed integer Messages that could not be read.
 ---@field clients integer
 ---@field online integer
