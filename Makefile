@@ -63,7 +63,7 @@ $B/world: tests/world/campaign.c $(POBJ)
 $B/truth: tests/world/truth.c $(POBJ)
 	$(CC) $(ALL) -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
 
-$B/left $B/rooms $B/bounds: $B/%: tests/world/%.c $(POBJ)
+$B/left $B/rooms $B/bounds $B/cases: $B/%: tests/world/%.c $(POBJ)
 	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
 
 # Planted faults: a pool built with -DMP_MUTANT=n breaks one rule; the campaign must notice each.
@@ -103,7 +103,7 @@ part-3:
 test: setup
 	@$(MAKE) --no-print-directory -s specs
 
-specs: all $B/replay $B/world $B/truth $B/left $B/rooms $B/bounds $B/host $B/states $B/game $B/poll $B/threads $B/contract
+specs: all $B/replay $B/world $B/truth $B/left $B/rooms $B/bounds $B/cases $B/host $B/states $B/game $B/poll $B/threads $B/contract
 	@mkdir -p $B/tmp
 	@MAKEFLAGS= $(MAKE) --no-print-directory -s SAN=$(SAN) B=$B LUA=$(LUA) -j4 -k -Otarget part-1 part-2 part-4 $(if $(filter rel,$(SAN)),part-3)
 	@$B/world --seeds $(WORLD_SEEDS)
@@ -111,6 +111,7 @@ specs: all $B/replay $B/world $B/truth $B/left $B/rooms $B/bounds $B/host $B/sta
 	@$B/left
 	@$B/rooms
 	@$B/bounds
+	@$B/cases
 
 # Layers, linters, the specs under the sanitizers and once more with an eager collector, planted faults, replays.
 check: setup

@@ -1,0 +1,312 @@
+/* tests/world/cases.c -- what once went wrong in hours that no spec can wait for, one case each: pool and simulated servers in virtual time.
+ * Prints one line, or what was wrong first.
+ *   cases [NAME]     that one only, with what happens in it */
+#include "world/world.h"
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define S MP_MS(1000)
+enum { JOBS = 64 };
+
+typedef struct {
+    uint64_t id;
+    mp_time started, ended, retried;                 /* first start, first retry; 0: not yet */
+    mp_event_kind how;
+    int retries;
+} tracked;
+
+typedef struct {
+    mp_world *w;
+    tracked jobs[JOBS];
+    size_t n, ended, lost;                           /* lost: how often a client went offline */
+    mp_time online;                                  /* the newest */
+} play;
+
+static char words[400];
+static int telling;
+
+static const char *wrong(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static const char *wrong(const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(words, sizeof words, fmt, ap);
+    va_end(ap);
+    return words;
+}
+
+static void on_event(void *ud, const mp_event *e) {
+    play *x = ud;
+    mp_time now = mp_world_now(x->w);
+    if (telling) printf("  %10.3f s  job %llx, client %u: event %d %s\n", (double)now / 1e6, (unsigned long long)e->job, e->client, e->kind, e->data ? e->data : "");
+    if (e->kind == MP_EV_CLIENT_STATE) {
+        const mp_client *c = mp_pool_client(mp_world_pool(x->w), e->client);
+        if (c && mp_client_get_state(c) == MP_CLIENT_ONLINE) x->online = now;
+        else x->lost++;
+    }
+    for (size_t i = 0; i < x->n; i++) {
+        tracked *t = &x->jobs[i];
+        if (t->id != e->job) continue;
+        if (e->kind == MP_EV_JOB_STARTED && !t->started) t->started = now;
+        if (e->kind == MP_EV_JOB_RETRYING && t->retries++ == 0) t->retried = now;
+        if (!mp_event_ends(e->kind)) continue;
+        t->ended = now;
+        t->how = e->kind;
+        x->ended++;
+    }
+}
+
+static void on_step(void *ud) { (void)ud; }
+
+static mp_world_opts usual(void) {
+    mp_world_opts o = { .seed = 7, .delay_min = MP_MS(1), .delay_max = MP_MS(5) };
+    mp_pool_defaults(&o.pool);
+    return o;
+}
+
+static void begin(play *x, const mp_world_opts *o, const mp_sim_opts *s, int slots) {
+    mp_client_opts c = { .slots = slots };
+    memset(x, 0, sizeof *x);
+    x->w = mp_world_new(o);
+    mp_world_add_sim(x->w, s, &c);
+    mp_world_watch(x->w, on_event, on_step, x);
+    mp_pool_want(mp_world_pool(x->w), 1u << MP_EV_JOB_RETRYING | 1u << MP_EV_JOB_STARTED);
+}
+
+static const char *over(play *x, const char *bad) {
+    mp_world_free(x->w);
+    return bad;
+}
+
+/* ---- what happens ------------------------------------------------------------------------------------------------------------------- */
+
+#define PICTURE "{\"4\":{\"class_type\":\"CheckpointLoaderSimple\",\"inputs\":{\"ckpt_name\":\"sd15.safetensors\"}}," \
+    "\"5\":{\"class_type\":\"EmptyLatentImage\",\"inputs\":{\"width\":512,\"height\":512,\"batch_size\":1}}," \
+    "\"6\":{\"class_type\":\"CLIPTextEncode\",\"inputs\":{\"text\":\"x\",\"clip\":[\"4\",1]}}," \
+    "\"3\":{\"class_type\":\"KSampler\",\"inputs\":{\"seed\":%zu,\"steps\":%d,\"cfg\":7,\"sampler_name\":\"euler\",\"scheduler\":\"normal\",\"denoise\":1," \
+    "\"model\":[\"4\",0],\"positive\":[\"6\",0],\"negative\":[\"6\",0],\"latent_image\":[\"5\",0]}}," \
+    "\"8\":{\"class_type\":\"VAEDecode\",\"inputs\":{\"samples\":[\"3\",0],\"vae\":[\"4\",2]}}," \
+    "\"9\":{\"class_type\":\"SaveImage\",\"inputs\":{\"images\":[\"8\",0],\"filename_prefix\":\"a\"}}}"
+#define PLAIN "{\"1\":{\"class_type\":\"EmptyImage\",\"inputs\":{\"width\":64,\"height\":64,\"batch_size\":1,\"color\":%zu}}," \
+    "\"2\":{\"class_type\":\"SaveImage\",\"inputs\":{\"images\":[\"1\",0],\"filename_prefix\":\"a\"}}}"
+#define FOR_EVER "{\"KSampler\":{\"ms\":36000000}}"             /* ten hours, silently */
+#define STEPS "{\"KSampler\":{\"ms\":0,\"step_ms\":1000}}"
+
+/* What hangs there hears no interrupt either. */
+static void deafen(play *x) { mp_sim_deafen(mp_world_sim(x->w, 0), 1000000); }
+
+static void submit_text(play *x, const char *text, int attempts) {
+    mp_job_opts o;
+    mp_workflow *wf = mp_workflow_parse(text, strlen(text), NULL);
+    mp_job_defaults(&o);
+    o.max_attempts = attempts;
+    const mp_job *j = mp_pool_submit(mp_world_pool(x->w), wf, &o, mp_world_now(x->w), NULL);
+    x->jobs[x->n++].id = mp_job_id(j);
+    mp_workflow_unref(wf);
+}
+
+static void submit_picture(mp_world *w, void *ud, size_t steps) {
+    char text[2000];
+    play *x = ud;
+    (void)w;
+    snprintf(text, sizeof text, PICTURE, x->n + 1, (int)steps);
+    submit_text(x, text, 1);
+}
+
+static void submit_again(mp_world *w, void *ud, size_t steps) {      /* with three attempts */
+    char text[2000];
+    play *x = ud;
+    (void)w;
+    snprintf(text, sizeof text, PICTURE, x->n + 1, (int)steps);
+    submit_text(x, text, 3);
+}
+
+static void submit_plain(mp_world *w, void *ud, size_t unused) {
+    char text[1000];
+    play *x = ud;
+    (void)w;
+    (void)unused;
+    snprintf(text, sizeof text, PLAIN, x->n + 1);
+    submit_text(x, text, 1);
+}
+
+static void foreign(mp_world *w, void *ud, size_t steps) {           /* somebody else's */
+    char text[2000], body[2100];
+    (void)ud;
+    if (steps) snprintf(text, sizeof text, PICTURE, (size_t)999, (int)steps);
+    else snprintf(text, sizeof text, PLAIN, (size_t)999);
+    snprintf(body, sizeof body, "{\"client_id\":\"other\",\"prompt\":%s}", text);
+    mp_world_foreign(w, 0, "POST", "/prompt", body);
+}
+
+static void cancel(mp_world *w, void *ud, size_t i) {
+    play *x = ud;
+    mp_pool_cancel(mp_world_pool(w), mp_pool_job(mp_world_pool(w), x->jobs[i].id), mp_world_now(w));
+}
+
+static void cut(mp_world *w, void *ud, size_t linger_ms) { (void)ud; mp_world_cut(w, 0, MP_MS((mp_time)linger_ms)); }
+static void restart(mp_world *w, void *ud, size_t unused) { (void)ud; (void)unused; mp_world_down(w, 0, mp_world_now(w) + MP_MS(500)); }
+static void lose_reply(mp_world *w, void *ud, size_t unused) { (void)ud; (void)unused; mp_world_lose_replies(w, 0, 1); }
+static void mute(mp_world *w, void *ud, size_t s) { (void)ud; mp_world_mute(w, 0, mp_world_now(w) + (mp_time)s * S); }
+static void break_replies(mp_world *w, void *ud, size_t s) { (void)ud; mp_world_break(w, 0, mp_world_now(w) + (mp_time)s * S); }
+
+static void at(play *x, mp_time t, void (*fn)(mp_world *, void *, size_t), size_t arg) { mp_world_at(x->w, t, fn, x, arg); }
+
+/* ---- what must hold ------------------------------------------------------------------------------------------------------------------ */
+
+/* It ended so, and between these instants. */
+static const char *ends(const play *x, size_t i, mp_event_kind how, mp_time from, mp_time to) {
+    const tracked *t = &x->jobs[i];
+    if (!t->ended) return wrong("job %zu has not ended", i + 1);
+    if (t->how != how) return wrong("job %zu has %s, at %.1f s", i + 1, t->how == MP_EV_JOB_COMPLETED ? "completed" : t->how == MP_EV_JOB_FAILED ? "failed" : "been canceled", (double)t->ended / 1e6);
+    if (t->ended < from || t->ended > to) return wrong("job %zu ended at %.1f s, due from %.1f to %.1f", i + 1, (double)t->ended / 1e6, (double)from / 1e6, (double)to / 1e6);
+    return NULL;
+}
+
+static const char *all_end(const play *x, size_t first, mp_event_kind how, mp_time from, mp_time to) {
+    const char *bad = NULL;
+    for (size_t i = first; i < x->n && !bad; i++) bad = ends(x, i, how, from, to);
+    return bad;
+}
+
+/* ---- ends that nobody told of --------------------------------------------------------------------------------------------------------- */
+
+static const mp_sim_opts a_minute = { .speed = 1, .costs = "{\"KSampler\":{\"ms\":60000}}" };
+
+/* The old connection goes late and takes the new socket along: it is open and deaf, and the prompt ends at 63 s. */
+static const char *found_behind_a_deaf_socket(void) {
+    mp_world_opts o = usual();
+    play x;
+    begin(&x, &o, &a_minute, 2);
+    at(&x, 3 * S, submit_picture, 1);
+    at(&x, 10 * S, cut, 3000);
+    mp_world_run(x.w, 7200 * S);
+    return over(&x, ends(&x, 0, MP_EV_JOB_COMPLETED, 63 * S, 123 * S));
+}
+
+/* The reply to the POST never comes, nor any message: it is found when the POST has run out of time, and its end by asking. */
+static const char *found_without_a_reply(void) {
+    mp_world_opts o = usual();
+    play x;
+    begin(&x, &o, &a_minute, 2);
+    at(&x, 3 * S, lose_reply, 0);
+    at(&x, 3 * S, mute, 7200);
+    at(&x, 3 * S, submit_picture, 1);
+    mp_world_run(x.w, 7200 * S);
+    return over(&x, ends(&x, 0, MP_EV_JOB_COMPLETED, 63 * S, 123 * S));
+}
+
+/* ---- behind somebody else's ------------------------------------------------------------------------------------------------------------ */
+
+static void wait_behind(play *x, const mp_world_opts *o, size_t steps) {
+    static const mp_sim_opts by_steps = { .speed = 1, .costs = "{\"KSampler\":{\"ms\":0,\"step_ms\":1000},\"EmptyImage\":{\"ms\":360000000}}" };
+    begin(x, o, &by_steps, 2);
+    at(x, 3 * S, submit_picture, 5);                 /* from now on 300 s of silence are too many */
+    at(x, 20 * S, foreign, steps);
+    for (int i = 0; i < 4; i++) at(x, 21 * S + i, submit_picture, 5);
+    mp_world_run(x->w, 360000 * S);
+}
+
+static const char *behind_a_long_one(void) {
+    mp_world_opts o = usual();
+    play x;
+    wait_behind(&x, &o, 1200);
+    const char *bad = all_end(&x, 1, MP_EV_JOB_COMPLETED, 1220 * S, 1260 * S);
+    for (size_t i = 0; i < x.n && !bad; i++)
+        if (x.jobs[i].retries) bad = wrong("job %zu was sent again", i + 1);
+    return over(&x, bad);
+}
+
+/* ---- hanging nodes -------------------------------------------------------------------------------------------------------------------- */
+
+static void one_silent(play *x, const mp_world_opts *o, const char *costs) {
+    mp_sim_opts s = { .speed = 1, .costs = costs };
+    begin(x, o, &s, 2);
+    deafen(x);
+    at(x, 3 * S, submit_again, 1);
+    for (int i = 0; i < 5; i++) at(x, 3 * S + 1 + i, submit_plain, 0);
+    mp_world_run(x->w, 36000 * S);
+}
+
+/* 15 minutes of silence end the attempt of the first; its node ends after 20, and then there is a server for all of them. */
+static const char *one_silent_for_a_while(void) {
+    mp_world_opts o = usual();
+    play x;
+    one_silent(&x, &o, "{\"KSampler\":{\"ms\":1200000}}");
+    return over(&x, all_end(&x, 0, MP_EV_JOB_COMPLETED, 1203 * S, 1210 * S + 60 * S));
+}
+
+static const char *one_silent_for_ever(void) {
+    mp_world_opts o = usual();
+    play x;
+    one_silent(&x, &o, FOR_EVER);
+    return over(&x, all_end(&x, 0, MP_EV_JOB_FAILED, 903 * S, 903 * S + 300 * S + 180 * S));
+}
+
+/* A canceled prompt that never ends holds the only slot. */
+static const char *canceled_and_endless(void) {
+    mp_world_opts o = usual();
+    mp_sim_opts s = { .speed = 1, .costs = FOR_EVER };
+    play x;
+    begin(&x, &o, &s, 1);
+    deafen(&x);
+    at(&x, 3 * S, submit_picture, 1);
+    at(&x, 10 * S, cancel, 0);
+    at(&x, 11 * S, submit_picture, 1);
+    mp_world_run(x.w, 36000 * S);
+    const char *bad = ends(&x, 0, MP_EV_JOB_CANCELED, 10 * S, 10 * S);
+    return over(&x, bad ? bad : ends(&x, 1, MP_EV_JOB_FAILED, 11 * S, 903 * S + 300 * S + 180 * S));
+}
+
+/* The client rests from 33 s on; its server is restarted at 36 s and has nothing that hangs any more. */
+static const char *restarted_at_rest(void) {
+    mp_world_opts o = usual();
+    mp_sim_opts s = { .speed = 1, .costs = FOR_EVER };
+    play x;
+    o.pool.node_silence = o.pool.cold_silence = 30 * S;
+    begin(&x, &o, &s, 2);
+    deafen(&x);
+    at(&x, 3 * S, submit_picture, 1);
+    for (int i = 0; i < 2; i++) at(&x, 3 * S + 1 + i, submit_plain, 0);
+    at(&x, 36 * S, restart, 0);
+    mp_world_run(x.w, 3600 * S);
+    const char *bad = ends(&x, 0, MP_EV_JOB_FAILED, 33 * S, 34 * S);
+    return over(&x, bad ? bad : all_end(&x, 1, MP_EV_JOB_COMPLETED, 36 * S, 40 * S));
+}
+
+/* For 110 s the link comes up and falls at once, a dozen times: what was not heard meanwhile counts once, not a dozen times. */
+static const char *silent_while_the_link_flaps(void) {
+    mp_world_opts o = usual();
+    mp_sim_opts s = { .speed = 1, .no_orphans = 1, .costs = FOR_EVER };
+    play x;
+    o.pool.node_silence = o.pool.cold_silence = 60 * S;
+    begin(&x, &o, &s, 2);
+    at(&x, 3 * S, submit_again, 1);
+    at(&x, 10 * S, break_replies, 110);
+    at(&x, 10 * S + 1000, cut, 0);
+    mp_world_run(x.w, 3600 * S);
+    const tracked *t = &x.jobs[0];
+    const char *bad = x.lost < 10 ? wrong("the link fell %zu times only", x.lost) : NULL;
+    if (!bad && (t->retried < 3 * S + 60 * S || t->retried > x.online + 61 * S)) bad = wrong("given up %.1f s after the last connection, with node_silence 60 s", (double)(t->retried - x.online) / 1e6);
+    return over(&x, bad);
+}
+
+typedef struct { const char *name; const char *(*run)(void); } one_case;
+static const one_case cases[] = {
+    { "deaf", found_behind_a_deaf_socket }, { "reply", found_without_a_reply }, { "long", behind_a_long_one },
+    { "silent", one_silent_for_a_while }, { "for_ever", one_silent_for_ever }, { "canceled", canceled_and_endless }, { "restarted", restarted_at_rest },
+    { "flaps", silent_while_the_link_flaps },
+};
+
+int main(int argc, char **argv) {
+    size_t n = 0;
+    telling = argc > 1;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (argc > 1 && strcmp(argv[1], cases[i].name) != 0) continue;
+        const char *bad = cases[i].run();
+        if (bad) return printf("cases: %s: %s\n", cases[i].name, bad), 1;
+        n++;
+    }
+    printf("cases: %zu hold\n", n);
+    return n == 0;
+}
