@@ -222,7 +222,13 @@ void survey_want(mp_client *c, mp_time now) {
     c->survey = act(c->pool, c, DO_SURVEY, NULL, "GET", &path, NULL, c->pool->o.request_timeout);
 }
 
-/* Somebody else's prompt runs there and ours wait behind it: they are not silent, they are not their turn. But one prompt of theirs may
+/* A prompt of somebody else's has run there for so long that it must hang. */
+static int others_hang(const mp_client *c, mp_time now) {
+    const mp_pool_opts *o = &c->pool->o;
+    return c->others_since && now - c->others_since >= 4 * (o->cold_silence > o->node_silence ? o->cold_silence : o->node_silence);
+}
+
+/* Somebody else's prompt runs there and ours wait behind it: they are not silent, it is not their turn. But one prompt of theirs may
  * hang as one of ours may. */
 static void others_run(mp_client *c, const char *id, mp_time now) {
     uint64_t h = 1469598103934665603u;
@@ -231,8 +237,7 @@ static void others_run(mp_client *c, const char *id, mp_time now) {
         if (pr->at == AT_RUNNING || strcmp(id, server_id(pr)) == 0) id = NULL;
     if (!id) { c->others_since = 0; return; }
     if (!c->others_since || c->others != h) { c->others_since = now; c->others = h; }
-    mp_time bound = 4 * (c->pool->o.cold_silence > c->pool->o.node_silence ? c->pool->o.cold_silence : c->pool->o.node_silence);
-    if (now - c->others_since < bound) c->moved = now;
+    if (!others_hang(c, now)) c->moved = now;
 }
 
 static void one_surveyed(prompt *pr, const mp_json *doc, mp_time now) {
@@ -493,9 +498,10 @@ static void silenced(mp_client *c, prompt *pr, mp_time now) {
 }
 
 /* A prompt that hangs there still is proof enough for another rest; and when it has hung for as long as any node may be silent, nobody
- * who waits is told any more that this client is there. */
+ * who waits is told any more that this client is there. Of somebody else's only a look tells whether it does. */
 static void rested(mp_client *c, mp_time now) {
-    if (!c->prompts) { client_unwedge(c, 0, now); return; }
+    if (!c->prompts && !others_hang(c, now)) { client_unwedge(c, 0, now); return; }
+    if (!c->prompts) survey_want(c, now);
     c->wedged_until = now + MP_MS(60000);
     if (c->hopeless || !c->pool->o.node_silence || now - c->wedged_at < c->pool->o.node_silence) return;
     c->hopeless = 1;

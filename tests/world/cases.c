@@ -217,6 +217,23 @@ static const char *behind_a_long_one(void) {
     return over(&x, bad);
 }
 
+/* Theirs counts as hanging after four times the longest silence (an hour); five minutes of silence later the client rests, and after ten
+ * more nobody counts on it. */
+static const char *behind_one_that_hangs(void) {
+    mp_world_opts o = usual();
+    play x;
+    wait_behind(&x, &o, 0);
+    return over(&x, all_end(&x, 1, MP_EV_JOB_FAILED, 3600 * S, 5400 * S));
+}
+
+/* It ends while the client rests for its sake: within a minute the rest is over. */
+static const char *behind_one_that_seemed_to_hang(void) {
+    mp_world_opts o = usual();
+    play x;
+    wait_behind(&x, &o, 4000);
+    return over(&x, all_end(&x, 1, MP_EV_JOB_COMPLETED, 4020 * S, 4020 * S + 120 * S));
+}
+
 /* ---- hanging nodes -------------------------------------------------------------------------------------------------------------------- */
 
 static void one_silent(play *x, const mp_world_opts *o, const char *costs) {
@@ -293,7 +310,8 @@ static const char *silent_while_the_link_flaps(void) {
 
 typedef struct { const char *name; const char *(*run)(void); } one_case;
 static const one_case cases[] = {
-    { "deaf", found_behind_a_deaf_socket }, { "reply", found_without_a_reply }, { "long", behind_a_long_one },
+    { "deaf", found_behind_a_deaf_socket }, { "reply", found_without_a_reply }, { "long", behind_a_long_one }, { "hangs", behind_one_that_hangs }, { "seemed", behind_one_that_seemed_to_hang },
+   
     { "silent", one_silent_for_a_while }, { "for_ever", one_silent_for_ever }, { "canceled", canceled_and_endless }, { "restarted", restarted_at_rest },
     { "flaps", silent_while_the_link_flaps },
 };
