@@ -474,10 +474,11 @@ static mp_time begin_due(const mp_client *c, const outlook *o) {
     return from + first->patience;
 }
 
-/* Out of work for a minute, then twice as long each time; what it holds goes elsewhere. guilty: may be a tombstone. */
+/* Out of work for a minute, then twice as long each time up to a quarter of an hour; what it holds goes elsewhere. guilty: may be a tombstone. */
 static void rest(mp_client *c, prompt *guilty, const char *why, mp_fail_kind kind, const char *words, mp_time now) {
     mp_time t = MP_MS(60000);
     for (int i = 0; i < c->strikes && t < MP_MS(900000); i++) t *= 2;
+    if (t > MP_MS(900000)) t = MP_MS(900000);
     c->wedged = 1;
     c->strikes++;
     c->wedged_until = now + t;

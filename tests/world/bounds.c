@@ -2,6 +2,9 @@
  * each, or what was wrong first.
  *   pauses    between attempts to connect: a quarter of the base, the base, doubled up to the cap, each give or take 30 %, without end
  *   silences  node_silence and cold_silence count from the last word of a prompt; total from submit, whatever is said
+ *   words     a socket counts as deaf five seconds after a POST, or after an end that was found by asking, without a word; not before
+ *   settles   a prompt whose POST's fate is unknown counts as lost after settle; one that was taken and is nowhere, at the first look
+ *   rests     a server that begins nothing rests for a minute, then twice as long each time up to a quarter of an hour, till something moves
  *   left      the time that a job still needs: exact for runs that are all the same, of others in its range nine times of ten at least */
 #include "base/rng.h"
 #include "pool/pool.h"
@@ -9,14 +12,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+enum { NOWHERE, WAITING, RUNNING, ENDED };              /* ENDED: and in the history */
+
 typedef struct {                                     /* a pool with one client, and the server behind it */
     mp_pool *p;
     mp_client *c;
     mp_time now;
     int up;                                          /* it takes connections; else it refuses them */
     uint64_t conn;
-    char prompt[MP_UUID_SIZE];                       /* the newest; it runs there as long as nobody says that it has ended */
-    int running;
+    char prompt[MP_UUID_SIZE];                       /* the newest, and ... */
+    int where;                                       /* ... where it is */
+    int becomes, lost;                               /* where a POST brings it; lost: nowhere, and there is no reply */
+    mp_time posted, retried;                         /* the newest */
+    size_t posts;
+    uint64_t closed;                                 /* the newest socket that we closed */
     mp_time tried;                                   /* the newest attempt to connect */
     mp_time allowed;                                 /* for the newest POST */
     size_t tries, ended;                             /* ended: jobs */
@@ -43,6 +52,7 @@ static void answer(play *x, const mp_action *a) {
         if (x->up) x->conn = a->id;
         r.status = 101;
     }
+    if (a->kind == MP_ACT_CLOSE) x->closed = a->conn;
     if (!x->up && a->kind != MP_ACT_CLOSE) r = (mp_result){ .code = MP_EREFUSED, .message = "refused" };
     else if (a->kind == MP_ACT_HTTP) {
         const char *id = a->body ? strstr(a->body, "\"prompt_id\":\"") : NULL;
@@ -51,13 +61,22 @@ static void answer(play *x, const mp_action *a) {
         else if (strcmp(a->path, "/prompt") == 0) {
             x->allowed = a->timeout;
             snprintf(x->prompt, sizeof x->prompt, "%.36s", id + 13);
-            x->running = 1;
+            x->posted = x->now;
+            x->posts++;
+            x->where = x->lost ? NOWHERE : x->becomes;
+            if (x->lost) r = (mp_result){ .code = MP_ENET, .message = "the connection broke" };
             mp_buf_printf(&b, "{\"prompt_id\":\"%s\",\"number\":1,\"node_errors\":{}}", x->prompt);
         } else if (strcmp(a->path, "/queue") == 0 && strcmp(a->method, "GET") == 0) {
             mp_buf_puts(&b, "{\"queue_running\":[");
-            if (x->running) mp_buf_printf(&b, "[1,\"%s\",{},{},[]]", x->prompt);
-            mp_buf_puts(&b, "],\"queue_pending\":[]}");
+            if (x->where == RUNNING) mp_buf_printf(&b, "[1,\"%s\",{},{},[]]", x->prompt);
+            mp_buf_puts(&b, "],\"queue_pending\":[");
+            if (x->where == WAITING) mp_buf_printf(&b, "[1,\"%s\",{},{},[]]", x->prompt);
+            mp_buf_puts(&b, "]}");
+        } else if (strncmp(a->path, "/history", 8) == 0 && x->where == ENDED) {
+            mp_buf_printf(&b, "{\"%s\":{\"prompt\":[1,\"%s\",{},{},[]],\"outputs\":{},", x->prompt, x->prompt);
+            mp_buf_puts(&b, "\"status\":{\"status_str\":\"success\",\"completed\":true,\"messages\":[]}}}");
         } else mp_buf_puts(&b, "{}");
+        if (strcmp(a->path, "/queue") == 0 && strcmp(a->method, "POST") == 0 && x->where == WAITING) x->where = NOWHERE;
         r.body = mp_buf_view(&b);
     }
     mp_pool_done(x->p, a->id, &r, x->now);
@@ -72,12 +91,14 @@ static void drain(play *x) {
         free(a.path);
         free(a.body);
     }
-    for (; mp_pool_take_event(x->p, &e); mp_event_clear(&e))
+    for (; mp_pool_take_event(x->p, &e); mp_event_clear(&e)) {
+        if (e.kind == MP_EV_JOB_RETRYING) x->retried = e.t;
         if (mp_event_ends(e.kind)) {
             x->ended++;
             x->ended_at = e.t;
             x->how = e.kind;
         }
+    }
 }
 
 /* Ticks as asked for, until nothing is to be done before `until` or, with `tries`, so many attempts to connect were made. */
@@ -93,7 +114,9 @@ static void open_play(play *x, const mp_pool_opts *o, uint64_t seed, int up) {
     memset(x, 0, sizeof *x);
     x->now = MP_MS(1000);
     x->up = up;
+    x->becomes = RUNNING;
     x->p = mp_pool_new(o, seed, NULL, NULL);
+    mp_pool_want(x->p, 1u << MP_EV_JOB_RETRYING);
     x->c = mp_pool_add_client(x->p, "http://there", NULL, x->now, NULL);
 }
 
@@ -188,7 +211,7 @@ static void node(play *x, const char *id) { say(x, "{\"type\":\"executing\",\"da
 static void step(play *x, int n) { say(x, "{\"type\":\"progress\",\"data\":{\"value\":%d,\"max\":20,\"prompt_id\":\"%s\",\"node\":\"1\"}}", n, x->prompt); }
 
 static void ends(play *x) {
-    x->running = 0;
+    x->where = NOWHERE;
     say(x, "{\"type\":\"execution_success\",\"data\":{\"prompt_id\":\"%s\",\"timestamp\":1}}", x->prompt);
     say(x, "{\"type\":\"executing\",\"data\":{\"node\":null,\"prompt_id\":\"%s\"}}", x->prompt);
 }
@@ -372,6 +395,143 @@ static const char *try_one_job(void) {
     CASE((open_play(&x, &o, 1, 1), drain(&x), submit_with(&x, 0, 0, 0)), x.allowed == 30 * S ? NULL : "a POST is not allowed what the pool says");
     CASE((open_play(&x, &o, 1, 1), drain(&x), submit_with(&x, 0, 0, 7 * S)), x.allowed == 7 * S ? NULL : "a POST is not allowed what its job says");
     printf("one job: %d bounds of its own\n", cases);
+/* ---- words, and none ------------------------------------------------------------------------------------------------------------------ */
+
+static void speaks(play *x) { say(x, "{\"type\":\"status\",\"data\":{\"status\":{\"exec_info\":{\"queue_remaining\":1}}}}"); }
+
+/* Its socket is closed and opened anew at this instant, once; MP_NEVER: not for a minute. */
+static const char *opens_anew(play *x, const char *what, mp_time due) {
+    uint64_t old = x->conn;
+    size_t before = x->tries;
+    go_on(x, (due == MP_NEVER ? x->now + MP_MS(60000) : due) - 1, 0);
+    if (x->tries != before) return wrong("%s: its socket is opened anew after all", what);
+    if (due == MP_NEVER) return NULL;
+    go_on(x, due, 0);
+    if (x->tries != before + 1 || x->closed != old || x->conn == old) return wrong("%s: its socket is not closed and opened anew", what);
+    return mp_client_get_state(x->c) == MP_CLIENT_ONLINE ? NULL : wrong("%s: it is not online again", what);
+}
+
+/* One that is sent when something was heard before, but not since. */
+static void open_unheard(play *x, const mp_pool_opts *o) {
+    open_play(x, o, 1, 1);
+    drain(x);
+    go_on(x, x->now + MP_MS(7000), 0);
+    speaks(x);
+    go_on(x, x->now + MP_MS(7000), 0);
+    submit(x, "A", 0, 0);
+}
+
+/* The end is found by the first look, ten seconds after the POST; nothing was said of it. */
+static void open_found(play *x, const mp_pool_opts *o) {
+    open_unheard(x, o);
+    begins(x);
+    x->where = ENDED;
+    go_on(x, x->now + o->poll, 0);
+}
+
+static const char *try_words(void) {
+    mp_pool_opts o;
+    const char *bad = NULL;
+    play x;
+    int cases = 0;
+    mp_pool_defaults(&o);
+    CASE(open_unheard(&x, &o), opens_anew(&x, "not a word after a POST", x.now + MP_MS(5000)));
+    CASE((open_unheard(&x, &o), go_on(&x, x.now + MP_MS(4999), 0), speaks(&x)), opens_anew(&x, "a word after a POST", MP_NEVER));
+    CASE(open_found(&x, &o), x.ended == 1 ? opens_anew(&x, "an end without a word", x.now + MP_MS(5000)) : wrong("an end that was not told is not found"));
+    CASE((open_found(&x, &o), go_on(&x, x.now + 5, 0), ends(&x)), opens_anew(&x, "a history that overtook the words", MP_NEVER));
+    printf("words: %d times, to the microsecond\n", cases);
+    return NULL;
+}
+
+/* ---- fates ---------------------------------------------------------------------------------------------------------------------------- */
+
+/* It is sent again at this instant; MP_NEVER: never, and ends well. */
+static const char *sent_again(play *x, const char *what, mp_time due) {
+    size_t before = x->posts;
+    x->lost = 0;
+    if (before != 1) return wrong("%s: sent again at once", what);
+    if (due == MP_NEVER) {
+        go_on(x, x->now + MP_MS(10000), 0);
+        begins(x);
+        ends(x);
+        go_on(x, x->now + MP_MS(10000), 0);          /* how it ended is looked up, for there may have been more to hear */
+        if (x->posts != before) return wrong("%s: sent again", what);
+        return x->ended == 1 && x->how == MP_EV_JOB_COMPLETED ? NULL : wrong("%s: does not complete", what);
+    }
+    go_on(x, due - 1, 0);
+    if (x->posts != before) return wrong("%s: sent again %lld us too early", what, (long long)(due - x->posted));
+    go_on(x, due + MP_MS(100000), 0);
+    if (x->posts == before) return wrong("%s: never sent again", what);
+    return x->posted == due ? NULL : wrong("%s: sent again %lld us too late", what, (long long)(x->posted - due));
+}
+
+static void open_lost(play *x, const mp_pool_opts *o) {
+    open_play(x, o, 1, 1);
+    drain(x);
+    x->lost = 1;
+    submit(x, "A", 0, 0);
+}
+
+static const char *try_settles(void) {
+    mp_pool_opts o, longer;
+    const char *bad = NULL;
+    play x;
+    int cases = 0;
+    mp_pool_defaults(&o);
+    longer = o;
+    longer.settle = MP_MS(9000);
+    if (o.settle != MP_MS(5000)) return "the default is not that of the README";
+    CASE(open_lost(&x, &o), sent_again(&x, "a POST that never arrived", x.now + MP_MS(5000)));
+    CASE(open_lost(&x, &longer), sent_again(&x, "settle 9 s", x.now + MP_MS(9000)));
+    CASE((open_lost(&x, &o), go_on(&x, x.now + MP_MS(4500), 0), x.where = RUNNING), sent_again(&x, "a POST that arrived late", MP_NEVER));
+    CASE((open_unheard(&x, &o), speaks(&x), x.where = NOWHERE), sent_again(&x, "one that was taken and is nowhere", x.now + o.poll));
+    printf("settles: %d fates\n", cases);
+    return NULL;
+}
+
+/* ---- rests ----------------------------------------------------------------------------------------------------------------------------- */
+
+static void submit_often(play *x) {                  /* with attempts enough, and no pause between them */
+    static const char text[] = "{\"1\":{\"class_type\":\"A\",\"inputs\":{}},\"2\":{\"class_type\":\"Show\",\"inputs\":{\"images\":[\"1\",0]}}}";
+    mp_job_opts o;
+    mp_workflow *w = mp_workflow_parse(text, sizeof text - 1, NULL);
+    mp_job_defaults(&o);
+    o.max_attempts = 20;
+    o.retry_delay = 0;
+    mp_pool_submit(x->p, w, &o, x->now, NULL);
+    mp_workflow_unref(w);
+    drain(x);
+}
+
+/* It takes the prompt and does not begin it: how long until it gets the next one, from when it lost this. */
+static mp_time one_rest(play *x) {
+    size_t before = x->posts;
+    for (int i = 0; i < 3600 && x->posts == before; i++) go_on(x, x->now + MP_MS(1000), 0);
+    return x->posts == before ? MP_NEVER : x->posted - x->retried;
+}
+
+static const char *try_rests(void) {
+    static const int due[] = { 60, 120, 240, 480, 900, 900 };
+    mp_pool_opts o;
+    play x;
+    mp_pool_defaults(&o);
+    open_play(&x, &o, 1, 1);
+    drain(&x);
+    x.becomes = WAITING;
+    submit_often(&x);
+    for (int i = 0; i < 6; i++) {
+        mp_time t = one_rest(&x);
+        if (t != due[i] * MP_MS(1000)) return wrong("rest %d takes %.3f s, due are %d", i + 1, (double)t / 1e6, due[i]);
+    }
+    x.where = RUNNING;
+    begins(&x);
+    ends(&x);
+    if (x.ended != 1 || x.how != MP_EV_JOB_COMPLETED) return "what is begun at last does not complete";
+    submit_often(&x);
+    mp_time t = one_rest(&x);
+    if (t != MP_MS(60000)) return wrong("after something moved there a rest takes %.3f s", (double)t / 1e6);
+    mp_pool_free(x.p);
+    printf("rests: 60 s to 900 s, and 60 s again when something has moved\n");
     return NULL;
 }
 
@@ -466,6 +626,9 @@ int main(void) {
     if ((bad = try_pauses())) return printf("pauses: %s\n", bad), 1;
     if ((bad = try_silences())) return printf("silences: %s\n", bad), 1;
     if ((bad = try_one_job())) return printf("one job: %s\n", bad), 1;
+    if ((bad = try_words())) return printf("words: %s\n", bad), 1;
+    if ((bad = try_settles())) return printf("settles: %s\n", bad), 1;
+    if ((bad = try_rests())) return printf("rests: %s\n", bad), 1;
     if ((bad = try_left())) return printf("left: %s\n", bad), 1;
     return 0;
 }
