@@ -395,6 +395,9 @@ static const char *try_one_job(void) {
     CASE((open_play(&x, &o, 1, 1), drain(&x), submit_with(&x, 0, 0, 0)), x.allowed == 30 * S ? NULL : "a POST is not allowed what the pool says");
     CASE((open_play(&x, &o, 1, 1), drain(&x), submit_with(&x, 0, 0, 7 * S)), x.allowed == 7 * S ? NULL : "a POST is not allowed what its job says");
     printf("one job: %d bounds of its own\n", cases);
+    return NULL;
+}
+
 /* ---- words, and none ------------------------------------------------------------------------------------------------------------------ */
 
 static void speaks(play *x) { say(x, "{\"type\":\"status\",\"data\":{\"status\":{\"exec_info\":{\"queue_remaining\":1}}}}"); }
