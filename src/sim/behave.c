@@ -185,15 +185,16 @@ static void one(exec *x, const char *key, const char *name) {
 
 static void seed_ui(mp_sim *s, run *r, exec *x) {
     const value *v = arg(x, "seed");
-    char *text = mp_format("\"%s\"", v && v->kind == V_PLAIN ? v->text : "0");
+    mp_buf text = { 0 };
     (void)s, (void)r;
-    ui_add(x, "text", text);
+    mp_buf_json(&text, mp_str_of(v && v->kind == V_PLAIN ? v->text : "0"));
+    ui_add(x, "text", text.p);
+    mp_buf_free(&text);
     one(x, "seed", "seed");
     one(x, "flag", "flag");
     one(x, "number", "number");
     one(x, "said", "text");
     one(x, "signed", "signed");
-    free(text);
 }
 
 static void any_ui(mp_sim *s, run *r, exec *x) {

@@ -54,6 +54,8 @@ static void python(mp_buf *b, const mp_json *v) {
     if (z) mp_buf_puts(b, z);
     else if (mp_json_type(v) == MP_JSON_BOOL) mp_buf_puts(b, mp_json_true(v) ? "True" : "False");
     else if (mp_json_type(v) == MP_JSON_NULL) mp_buf_puts(b, "None");
+    else if (isnan(mp_json_number(v, 0))) mp_buf_puts(b, "nan");
+    else if (isinf(mp_json_number(v, 0))) mp_buf_puts(b, mp_json_number(v, 0) < 0 ? "-inf" : "inf");
     else mp_json_write(b, v);
 }
 
@@ -71,6 +73,7 @@ static int to_number(const mp_json *v, int integer, long double *out, mp_buf *wh
     if (mp_json_type(v) == MP_JSON_NUMBER) {
         const char *literal = mp_json_literal(v, tmp);
         *out = strpbrk(literal, ".eENI") ? (long double)mp_json_number(v, 0) : strtold(literal, NULL);       /* a double is one, with its 53 bits */
+        if (integer && !isfinite(*out)) { mp_buf_printf(why, "cannot convert float %s to integer", isnan(*out) ? "NaN" : "infinity"); return 0; }
         if (integer) *out = truncl(*out);
         return 1;
     }
@@ -109,7 +112,8 @@ static void check_range(mp_buf *errs, const char *input, const mp_json *def, lon
         number_text(&words, limit, integer);
         config(&extra, def);
         mp_buf_puts(&extra, ", \"received_value\": ");           /* what it was converted to */
-        number_text(&extra, x, integer);
+        if (isinf(x)) mp_buf_puts(&extra, x < 0 ? "-Infinity" : "Infinity");
+        else number_text(&extra, x, integer);
         error(errs, ends[k].type, words.p, input, input, &extra);
         mp_buf_free(&words);
         return;

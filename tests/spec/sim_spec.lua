@@ -1778,6 +1778,18 @@ describe("sim: prompts of other shapes", function()
     assert.are.same({ "exception_during_inner_validation", "list indices must be integers or slices, not str", "images" }, { e.type, e.details, e.extra_info.input_name })
   end)
 
+  it("an endless number is no INT, and too big a FLOAT", function()
+    local sim <close> = server()
+    local sized = '{"1": {"class_type": "EmptyImage", "inputs": {"width": %s, "height": 16, "batch_size": 1, "color": 1}}, "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}}'
+    for value, words in pairs { Infinity = "width, inf, cannot convert float infinity to integer", ["-Infinity"] = "width, -inf, cannot convert float infinity to integer",
+      ["1e999"] = "width, inf, cannot convert float infinity to integer", NaN = "width, nan, cannot convert float NaN to integer" } do
+      local e = json.decode(post(sim, sized:format(value)).body).node_errors["1"].errors
+      assert.are.same({ 1, "invalid_input_type", words }, { #e, e[1].type, e[1].details })
+    end
+    local blur = sized:format(16):gsub('"2": ', '"3": {"class_type": "ImageBlur", "inputs": {"image": ["1", 0], "blur_radius": 1, "sigma": Infinity}}, %0'):gsub('%["1", 0%]}}}', '["3", 0]}}}')
+    assert.are.equal(math.huge, json.decode(post(sim, blur).body).node_errors["3"].errors[1].extra_info.received_value)
+  end)
+
   for _, version in ipairs(versions) do
     it("a node that nobody looks at, without inputs or with a list of them, ends the worker, on " .. version, function()
       for _, node in ipairs { '{"class_type": "ImageInvert"}', '{"class_type": "ImageInvert", "inputs": []}', '{"class_type": "ImageInvert", "inputs": ["image", "image"]}', '{"class_type": "ImageInvert", "inputs": null}' } do
