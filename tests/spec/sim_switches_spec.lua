@@ -24,6 +24,14 @@ teardown(function()
   if idle then idle.sim:close() end
 end)
 
+it("sim: wrong values of its options are refused by name", function()
+  for option, values in K.sorted { early = { 1, "yes" }, history_ms = { -1, 2e9, "x" }, overhead_ms = { -1 }, cache_size = { 0, 1.5 }, no_orphans = { 0 } } do
+    for _, value in ipairs(values) do
+      assert.error_matches(function() moonpool.sim { [option] = value } end, "sim: option '" .. option .. "'")
+    end
+  end
+end)
+
 -- ---- the beginning of a job -------------------------------------------------------------------------------------------------
 
 describe("sim: early", function()
