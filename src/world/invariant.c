@@ -232,6 +232,20 @@ static int somebody_waits(const trial *x, const mp_client *c) {
     return 0;
 }
 
+/* A free slot, the first or a further one: prompts go out one after the other. */
+static int has_slot(const trial *x, size_t i, const mp_client *c) {
+    return mp_client_load(c) < mp_client_slots(c) && !mp_world_posting(x->w, i) && !x->paused && mp_client_get_state(c) == MP_CLIENT_ONLINE && !mp_client_problem(c) &&
+           !mp_client_paused(c) && !mp_client_draining(c);
+}
+
+static void check_idle(trial *x, size_t i, const mp_client *c, const mp_pool_stats *s) {
+    mp_time now = mp_world_now(x->w);
+    int could = s->pending > s->delayed + s->parked && has_slot(x, i, c) && somebody_waits(x, c);
+    if (!could || now <= x->frozen || (x->oom_at[i] && now - x->oom_at[i] <= MP_MS(2000))) x->idle_since[i] = 0;
+    else if (!x->idle_since[i]) x->idle_since[i] = now;
+    else if (now - x->idle_since[i] > x->slack) broke(x, "sim%zu has %d of %d slots free while work waits that it may run", i, mp_client_slots(c) - mp_client_load(c), mp_client_slots(c));
+}
+
 void trial_step(void *ud) {
     trial *x = ud;
     mp_pool *p = mp_world_pool(x->w);
@@ -249,11 +263,7 @@ void trial_step(void *ud) {
         else if (now - x->stray_since[i] > MP_MS(500)) broke(x, "sim%zu holds a prompt of ours that the pool has forgotten", i);
         int load = mp_client_load(c);
         if (load < 0 || load > mp_client_slots(c)) broke(x, "sim%zu holds %d prompts with %d slots", i, load, mp_client_slots(c));
-        int could = load == 0 && s.pending > s.delayed + s.parked && !x->paused && mp_client_get_state(c) == MP_CLIENT_ONLINE && !mp_client_problem(c) &&
-                    !mp_client_paused(c) && !mp_client_draining(c) && somebody_waits(x, c);
-        if (!could || now <= x->frozen || (x->oom_at[i] && now - x->oom_at[i] <= MP_MS(2000))) x->idle_since[i] = 0;
-        else if (!x->idle_since[i]) x->idle_since[i] = now;
-        else if (now - x->idle_since[i] > x->slack) broke(x, "sim%zu idles while work waits that it may run", i);
+        check_idle(x, i, c, &s);
     }
 }
 

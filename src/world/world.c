@@ -20,14 +20,14 @@ typedef struct ev {
     void *ud;
 } ev;
 
-typedef struct pending { uint64_t id; size_t sim; uint32_t life; int http, check; struct pending *next; } pending;    /* actions not reported yet; check: GET /system_stats */
+typedef struct pending { uint64_t id; size_t sim; uint32_t life; int http, check, post; struct pending *next; } pending;    /* actions not reported yet; check: GET /system_stats; post: a prompt, or a file for one */
 
 typedef struct server {
     mp_sim *sim;
     mp_client *client;
     mp_time up_at, dark, last_out;                   /* up_at: refuses connections until then */
     mp_time mute, slow, slow_by, no_socket, breaks;
-    int lose;                                        /* replies to be lost */
+    int lose, posts;                                 /* replies to be lost; actions under way that bring a prompt */
     uint32_t life;                                   /* goes up with every death: replies of an old life are lost */
     uint64_t socket;                                 /* the open one, 0: none */
 } server;
@@ -100,6 +100,7 @@ mp_rng *mp_world_rng(mp_world *w) { return &w->rng; }
 mp_sim *mp_world_sim(mp_world *w, size_t i) { return w->s[i].sim; }
 mp_client *mp_world_client(mp_world *w, size_t i) { return w->s[i].client; }
 size_t mp_world_sims(const mp_world *w) { return w->n; }
+int mp_world_posting(const mp_world *w, size_t i) { return w->s[i].posts > 0; }
 void mp_world_watch(mp_world *w, void (*on_event)(void *, const mp_event *), void (*on_step)(void *), void *ud) {
     w->on_event = on_event;
     w->on_step = on_step;
@@ -163,6 +164,7 @@ static void report(mp_world *w, uint64_t id, int code, int status, const char *b
     pending **at = find(w, id), *p = *at;
     if (!p) return;
     *at = p->next;
+    w->s[p->sim].posts -= p->post;
     free(p);
     mp_result r = { code, status, mp_str_make(body, n), NULL, code == MP_EREFUSED ? "connection refused" : code == MP_ETIMEOUT ? "timed out" : code ? "the connection broke" : NULL };
     note(w, "done %llu code %d status %d bytes %zu", (unsigned long long)id, code, status, n);
@@ -195,7 +197,9 @@ static char *form_of(const mp_file *f, size_t *n) {
 static void do_action(mp_world *w, mp_action *a) {
     size_t i = index_of(w, a->client);
     pending *p = mp_alloc(sizeof *p);
-    *p = (pending){ a->id, i, w->s[i].life, a->kind == MP_ACT_HTTP, a->path && strcmp(a->path, "/system_stats") == 0, w->pending };
+    *p = (pending){ a->id, i, w->s[i].life, a->kind == MP_ACT_HTTP, a->path && strcmp(a->path, "/system_stats") == 0, 0, w->pending };
+    p->post = a->file || (a->path && strcmp(a->path, "/prompt") == 0);
+    w->s[i].posts += p->post;
     w->pending = p;
     note(w, "act %llu kind %d sim%zu %s %s body %zu", (unsigned long long)a->id, a->kind, i, a->method ? a->method : "", a->path ? a->path : "", a->n_body);
     if (a->kind == MP_ACT_FORGET) {

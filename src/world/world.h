@@ -28,6 +28,7 @@ size_t mp_world_add_sim(mp_world *w, const mp_sim_opts *o, const mp_client_opts 
 mp_sim *mp_world_sim(mp_world *w, size_t i);
 mp_client *mp_world_client(mp_world *w, size_t i);               /* NULL: removed */
 size_t mp_world_sims(const mp_world *w);
+int mp_world_posting(const mp_world *w, size_t i);               /* a prompt, or a file for one, is on its way there */
 
 /* Calls fn at time t (as part of the order of events). */
 void mp_world_at(mp_world *w, mp_time t, void (*fn)(mp_world *w, void *ud, size_t arg), void *ud, size_t arg);
