@@ -1,9 +1,12 @@
 -- moonpool/init.lua: the API of scripts. The C half is moonpool.core; what waits is added here.
 local core = require "moonpool.core"
 local read_file = require("moonpool.file").read
+local known = require "moonpool.known"
+local net = require "moonpool.net"
+local results = require "moonpool.result"
 local task = require "moonpool.task"
 
-local M = { json = core.json, spawn = task.spawn, sleep = task.sleep, task = task, core = core }
+local M = { http = net.http, ws = net.ws, json = core.json, spawn = task.spawn, sleep = task.sleep, task = task, core = core }
 M._VERSION = "moonpool 0.1"
 
 local fail = task.error
@@ -12,15 +15,6 @@ local fail = task.error
 local function pass(ok, ...)
   if not ok then error((...), 2) end
   return ...
-end
-
--- Raises at an option that is not known, at the caller's caller.
-local function known(options, names, what)
-  if options == nil then return end
-  if type(options) ~= "table" then error(what .. ": a table of options expected, got " .. type(options), 3) end
-  for k in pairs(options) do
-    if not names[k] then error(("%s: unknown option '%s'"):format(what, tostring(k)), 3) end
-  end
 end
 
 -- ---- workflows ----------------------------------------------------------------------------------------------
@@ -128,425 +122,6 @@ function Workflow:clone()
     for k, v in pairs(mine) do named[c][k] = v end
   end
   return c
-end
-
--- ---- HTTP and WebSocket ---------------------------------------------------------------------------------------
-
-M.http = {}
-
--- One request: {method=, url=, body=, headers={Name=value}, timeout_ms=, parts={...}, insecure=}. Waits. Returns
--- {status, body, content_type, headers} for any status, or nil, err (kind connection, timeout, tls, limit).
--- silence_ms: no byte in either direction for once to twice as long is a timeout; without it only timeout_ms counts.
-function M.http.request(options)
-  local reply, err
-  reply = task.await(function(done)
-    local ok, e = core.http(options, done)
-    if not ok then err = e; done() end
-  end)
-  if err then return nil, err end
-  if reply.kind then return nil, fail(reply.kind, reply.message) end
-  reply.headers = {}
-  for name, value in reply.raw_headers:gmatch "([^\r\n:]+):%s*([^\r\n]*)" do reply.headers[name:lower()] = value end
-  reply.raw_headers = nil
-  return reply
-end
-
-M.ws = {}
-local Socket = {}
-Socket.__index = Socket
-
--- Opens a WebSocket: {url=, headers=, timeout_ms=, max_message=}. Waits for the handshake. Returns a socket with
--- receive(timeout_ms) -> data, is_binary; send(data, binary); close(code, reason). nil, err when it is refused.
-function M.ws.connect(options)
-  local s = setmetatable({ inbox = {}, head = 1, last = 0, waiting = nil }, Socket)
-  local err
-  local ok = task.await(function(done)
-    local opened = false
-    local object, e = core.ws(options, function(what, data, number)
-      if what == "open" then
-        opened = true
-        done(true)
-      elseif what == "close" then
-        s.closed = { code = number, reason = data }
-        if not opened then err = fail("connection", data); done(false) end
-      else
-        s.last = s.last + 1                      -- # would not do: what was read is nil at the front
-        s.inbox[s.last] = { data, what == "binary" }
-      end
-      if s.waiting then s.waiting() end
-    end)
-    if not object then err = e; done(false) end
-    s.object = object
-  end)
-  if not ok then return nil, err end
-  return s
-end
-
--- The next message; nil, err when the socket was closed (kind "closed", code) or nothing came in time.
-function Socket:receive(timeout_ms)
-  while self.head > self.last do
-    if self.closed then
-      local err = fail("closed", self.closed.reason)
-      err.code = self.closed.code
-      return nil, err
-    end
-    local _, why = task.await(function(done) self.waiting = done end, timeout_ms)
-    self.waiting = nil
-    if why == task.TIMEOUT then return nil, fail("timeout", "no message came in time") end
-  end
-  local m = self.inbox[self.head]
-  self.inbox[self.head] = nil
-  self.head = self.head + 1
-  if self.head > self.last then self.inbox, self.head, self.last = {}, 1, 0 end
-  return m[1], m[2]
-end
-
-function Socket:send(data, binary) return self.object:send(data, binary) end
-function Socket:close(code, reason) self.object:close(code, reason) end
-Socket.__close = function(s) s.object:close() end
-
--- ---- clients -------------------------------------------------------------------------------------------------------
-
-local Client = core.methods "moonpool.client"
-
--- Options of a request on this client's server: its address, credentials and bounds. large: it may take an hour, as long
--- as it moves.
-local HOUR = 3600000
-local function request_of(client, path, large)
-  local o = client:_access()
-  local headers = {}
-  for _, line in ipairs(o.header_lines or {}) do
-    local name, value = line:match "^([^:]+):%s*(.*)$"
-    headers[name] = value
-  end
-  return {
-    url = client.url .. path, headers = headers, userpwd = o.userpwd, ca_file = o.ca_file, insecure = o.insecure, connect_timeout_ms = o.connect_timeout_ms,
-    timeout_ms = large and HOUR or o.request_timeout_ms, silence_ms = large and o.request_timeout_ms or nil,
-  }
-end
-
-local function call(client, method, path, body, large)
-  local request, name = request_of(client, path, large), client.name     -- it may be gone when the answer comes
-  request.method, request.body = method, body
-  for k, v in pairs(large or {}) do request[k] = v end
-  local reply, err = M.http.request(request)
-  if not reply then
-    err.client = name
-    return nil, err
-  end
-  return reply
-end
-
-local function ask(client, method, path, body)
-  local name = client.name
-  local reply, err = call(client, method, path, body)
-  if not reply then return nil, err end
-  if reply.status ~= 200 then
-    return nil, fail("server", ("%s %s was answered with status %d"):format(method, path, reply.status), name)
-  end
-  if reply.body == "" then return true end
-  local value, e = core.json.decode(reply.body)
-  if value == nil and e then return nil, fail("server", path .. ": " .. e.message, name) end
-  return value
-end
-
--- Any request on this client's server, bounded by the pool's request_timeout_ms. Waits; returns the reply as
--- http.request does.
-local function check_path(path, what)                      -- one without its slash could name another host
-  if type(path) ~= "string" then error(what .. ": a path expected, got " .. type(path), 3) end
-  if path:sub(1, 1) ~= "/" then error(what .. ": a path begins with a slash, got '" .. path .. "'", 3) end
-end
-
-function Client:get(path)
-  check_path(path, "client:get")
-  return call(self, "GET", path)
-end
-function Client:post(path, body)
-  check_path(path, "client:post")
-  return call(self, "POST", path, type(body) == "table" and core.json.encode(body) or body or "")
-end
--- Each waits and returns the decoded JSON, or nil, err.
-function Client:system_stats() return ask(self, "GET", "/system_stats") end
-function Client:queue() return ask(self, "GET", "/queue") end
-function Client:history(id) return ask(self, "GET", id and "/history/" .. core.url_encode(id) or "/history") end
-function Client:object_info(class) return ask(self, "GET", class and "/object_info/" .. core.url_encode(class) or "/object_info") end
-function Client:free(what)
-  return ask(self, "POST", "/free", core.json.encode(what or { unload_models = true, free_memory = true }))
-end
--- Stops the prompt if it runs there. Servers before 0.3.57 ignore the id and stop whatever runs, as all of them do without one: so
--- there must be one.
-function Client:interrupt(prompt_id)
-  if type(prompt_id) ~= "string" or prompt_id == "" then error("client:interrupt: the id of a prompt expected, got " .. (prompt_id == "" and "an empty string" or type(prompt_id)), 2) end
-  return ask(self, "POST", "/interrupt", core.json.encode { prompt_id = prompt_id })
-end
--- Puts a file into the server's input folder: {name=, data= or path=, subfolder=, type=, overwrite=}. Waits. Returns
--- the name to use in LoadImage (the server's choice), and its whole answer.
-function Client:upload(o)
-  known(o, { name = true, data = true, path = true, subfolder = true, type = true, overwrite = true }, "client:upload")
-  if not o or not (o.data and o.name or o.path) then error("client:upload: option 'path', or 'name' and 'data', is missing", 2) end
-  local data = o.data
-  if not data then
-    local words
-    data, words = read_file(o.path)
-    if not data then return nil, fail("io", words) end
-  end
-  local name = o.name or o.path:match "[^/\\]+$"
-  local parts = { { name = "image", filename = name, data = data, type = "application/octet-stream" } }
-  for _, k in ipairs { "subfolder", "type" } do
-    if o[k] then parts[#parts + 1] = { name = k, data = o[k] } end
-  end
-  if o.overwrite then parts[#parts + 1] = { name = "overwrite", data = "true" } end
-  local client = self.name
-  local reply, err = call(self, "POST", "/upload/image", nil, { parts = parts })
-  if not reply then return nil, err end
-  if reply.status ~= 200 then return nil, fail("server", "the upload was answered with status " .. reply.status, client) end
-  local answer = core.json.decode(reply.body)
-  if type(answer) ~= "table" or not answer.name then return nil, fail("server", "the upload was answered with something else than a name", client) end
-  local sub = answer.subfolder
-  return (sub and sub ~= "") and sub .. "/" .. answer.name or answer.name, answer
-end
-
--- ---- results ---------------------------------------------------------------------------------------------------------
-
-local Result = {}
-
-local function view_path(file)
-  return "/view?filename=" .. core.url_encode(file.filename) .. "&subfolder=" .. core.url_encode(file.subfolder or "") .. "&type=" .. core.url_encode(file.type or "output")
-end
-
--- What the server announced by node id; only the nodes asked for (include_outputs), if any were.
-local function outputs_of(job)
-  local all, wanted = job.raw_outputs, job.include
-  if not wanted then return all end
-  local some = {}
-  for _, node in ipairs(wanted) do some[job.aliases[node] or node] = all[job.aliases[node] or node] end
-  return some
-end
-
--- Every file among the outputs, in the order of node ids and positions.
-local function files_of(job, only)
-  local list, nodes = {}, {}
-  local outputs, url, cached = outputs_of(job), job.client_url, job.cached_outputs
-  for node in pairs(outputs) do nodes[#nodes + 1] = node end
-  table.sort(nodes)
-  for _, node in ipairs(nodes) do
-    local kinds = {}
-    if type(outputs[node]) == "table" then
-      for kind in pairs(outputs[node]) do kinds[#kinds + 1] = kind end
-    end
-    table.sort(kinds)
-    for _, kind in ipairs(kinds) do
-      local items = outputs[node][kind]
-      for _, item in ipairs(type(items) == "table" and (not only or kind == only) and items or {}) do
-        local path = kind == "result" and type(item) == "string" and item:match "%.%w+$" and item   -- 3D: the model's file, then its camera
-        if path then item = { filename = path:match "[^/\\]+$", subfolder = path:match "^(.*)[/\\]" } end
-        if type(item) == "table" and type(item.filename) == "string" then
-          local f = { filename = item.filename, node = node, kind = kind, cached = cached[node] }
-          f.subfolder = type(item.subfolder) == "string" and item.subfolder or nil
-          f.type = type(item.type) == "string" and item.type or nil
-          f.url = url .. view_path(f)
-          list[#list + 1] = f
-        end
-      end
-    end
-  end
-  for i, p in ipairs(job.pictures) do                     -- of SaveImageWebsocket: here already, by no name of the server
-    if not only or only == "images" then
-      list[#list + 1] = { filename = ("%s_%05d.png"):format(p.node, i), node = p.node, kind = "images", type = "memory", data = p.data }
-    end
-  end
-  return list
-end
-
-local lazy = {
-  outputs = function(job)
-    local outputs = outputs_of(job)
-    for alias, node in pairs(job.aliases) do outputs[alias] = outputs[node] end
-    return outputs
-  end,
-  files = function(job) return files_of(job) end,
-  images = function(job) return files_of(job, "images") end,
-  encrypted_images = function(job) return files_of(job, "encrypted_images") end,
-  raw_outputs = function(job) return job.raw_outputs end,
-  profile = function(job) return job.profile end,
-  workflow = function(job) return job.sent end,
-  auto_seeds = function(job) return job.auto_seeds end,
-  metadata = function(job) return job.metadata end,
-}
-
-function Result:__index(k)
-  local method = rawget(Result, k)
-  if method ~= nil then return method end
-  local make = lazy[k]
-  if not make then return nil end
-  local job = rawget(self, "job")
-  local value = job and make(job)
-  rawset(self, k, value)
-  return value
-end
-
-local function result_of(job)
-  local st = job.pool:_state()
-  local r = setmetatable({
-    status = job.status, job_id = job.id, prompt_id = job.prompt_id, client = job.client, error = job.error, attempts = job.attempts, job = job,
-  }, Result)
-  if r.status == "completed" then r.error = nil end
-  st.live[r] = true
-  return r
-end
-
--- A file name without anything that could leave the folder or hide.
-local function safe(name)
-  name = name:gsub("[%c/\\:]", "_"):gsub("^%.+", "_")
-  return name == "" and "_" or name
-end
-
-local TRIES = 3                        -- of one download; a file that is not there is not asked for again
-local function retry(fn)
-  local value, err
-  for i = 1, TRIES do
-    value, err = fn()
-    if value or err.final or i == TRIES then break end
-    task.sleep(250 * 4 ^ (i - 1))
-  end
-  if err then err.final = nil end
-  return value, err
-end
-
--- Asked before each try: a download waits, and meanwhile the client may be removed or the pool closed.
-local function pool_of(result)
-  local fine, pool = pcall(function() return result.job.pool end)
-  return fine and not pool:_closed() and pool or nil
-end
-
-local function gone(result, words)
-  local err = fail("gone", words, result.client)
-  err.final = true
-  return nil, err
-end
-
--- The client that made a result; nil, err when it is no longer there.
-local function maker(result)
-  local pool = pool_of(result)
-  if not pool then return gone(result, "the pool was closed") end
-  local client = pool:client(result.job.client_url)
-  if not client then return gone(result, "the client that made it is no longer in the pool") end
-  return client
-end
-
--- What fetching took belongs to the profile.
-local function transferred(result, began)
-  local pool = pool_of(result)
-  if pool then pool:_transfer(result.job:_key(), core.now() - began) end
-end
-
-local function refused(result, file, status)
-  local err = fail("server", ("%s: status %d"):format(file.filename, status), result.client)
-  err.final = status < 500
-  return nil, err
-end
-
-local MOST_BYTES = 4000000000          -- of one reply in memory, as http.request has it
-
--- Bytes of one output file ({filename, subfolder, type} or an entry of result.files). Waits. options.max_bytes: a longer
--- file is nil, err (kind "limit"); default 256 MiB. A download that breaks, or gives no byte for request_timeout_ms, is
--- tried three times.
-function Result:fetch(file, options)
-  known(options, { max_bytes = true }, "result:fetch")
-  local bound = options and options.max_bytes or 256 * 1024 * 1024
-  if type(file) ~= "table" or not (file.data or type(file.filename) == "string") then error("result:fetch: a file of result.files expected", 2) end
-  if type(bound) ~= "number" or not (bound >= 1 and bound <= MOST_BYTES) then
-    error(("result:fetch: option 'max_bytes': a number from 1 to %d expected, got %s"):format(MOST_BYTES, tostring(bound)), 2)
-  end
-  if file.data then
-    if #file.data > bound then return nil, fail("limit", "the picture is larger than max_bytes") end
-    return file.data
-  end
-  local began = core.now()
-  local bytes, err = retry(function()
-    local client, problem = maker(self)
-    if not client then return nil, problem end
-    local reply, e = call(client, "GET", view_path(file), nil, { max_body = bound })
-    if not reply then
-      e.final = e.kind == "limit"
-      return nil, e
-    end
-    if reply.status ~= 200 then return refused(self, file, reply.status) end
-    return reply.body
-  end)
-  transferred(self, began)
-  return bytes, err
-end
-
-local function write(path, bytes)
-  local beside = core.beside(path)
-  local f, words = io.open(beside, "wb")
-  if not f then return nil, fail("io", words) end
-  local ok, trouble = f:write(bytes)
-  local closed = f:close()
-  if ok and closed then ok, trouble = os.rename(beside, path) end
-  if ok then return true end
-  os.remove(beside)
-  return nil, fail("io", path .. ": " .. tostring(trouble))
-end
-
--- One output file, streamed into `path`. Waits.
-local function download(result, file, path)
-  if file.data then return write(path, file.data) end
-  return retry(function()
-    local client, err = maker(result)
-    if not client then return nil, err end
-    local reply = task.await(function(done)
-      local ok, e = core.download(request_of(client, view_path(file), true), path, done)
-      if not ok then err = e; done() end
-    end)
-    if err then return nil, err end
-    if reply.kind then
-      local e = fail(reply.kind, (reply.kind == "io" and path .. ": " or file.filename .. ": ") .. reply.message, result.client)
-      e.final = reply.kind == "io"
-      return nil, e
-    end
-    if reply.status ~= 200 then return refused(result, file, reply.status) end
-    return true
-  end)
-end
-
-local name_fields = { job = true, node = true, client = true, filename = true, name = true, ext = true, index = true }
-
--- Fetches every output file into `dir` (made when it is not there), each streamed beside its place and renamed when it
--- is whole. options.pattern: the name, from {job}, {node}, {client}, {filename}, {name}, {ext}, {index}; default
--- "{job}_{filename}", because servers number their files each for itself. Whatever names a server sends, nothing is
--- written outside of `dir`. Waits. Returns the paths, or nil, err (then what was saved before stays).
-function Result:save(dir, options)
-  if type(dir) ~= "string" then error("result:save: a folder expected, got " .. type(dir), 2) end
-  known(options, { pattern = true }, "result:save")
-  local pattern = options and options.pattern or "{job}_{filename}"
-  if type(pattern) ~= "string" then error("result:save: option 'pattern': a string expected, got " .. type(pattern), 2) end
-  local paths, taken = {}, {}
-  for field in pattern:gmatch "{(%w+)}" do
-    if not name_fields[field] then error(("result:save: option 'pattern': there is no {%s}; {job} {node} {client} {filename} {name} {ext} {index} are"):format(field), 2) end
-  end
-  if dir == "" then dir = "." end
-  local began = core.now()
-  for i, file in ipairs(self.files) do
-    local base = safe(file.filename)
-    local fields = {
-      job = safe(self.job_id), node = safe(file.node), client = safe(self.client or ""), filename = base, name = base:match "^(.*)%.[^.]*$" or base,
-      ext = base:match "%.([^.]*)$" or "", index = tostring(i),
-    }
-    local name = safe((pattern:gsub("{(%w+)}", fields)))
-    local stem, ext, more = name:match "^(.*)(%.[^.]*)$", name:match "%.[^.]*$", i
-    while taken[name] do                                   -- same name in another folder of the server
-      name, more = (stem or name) .. "_" .. more .. (ext or ""), more + 1
-    end
-    taken[name] = true
-    local path = (dir == "/" and "" or dir:gsub("/*$", "")) .. "/" .. name
-    local ok, err = download(self, file, path)
-    if not ok then return nil, err end
-    paths[#paths + 1] = path
-  end
-  transferred(self, began)
-  return paths
 end
 
 -- ---- the pool --------------------------------------------------------------------------------------------------------
@@ -795,8 +370,6 @@ end
 -- Nothing new is sent until resume; what is on servers goes on.
 function Pool:pause() self:_pause(true) return self end
 function Pool:resume() self:_pause(false) return self end
-function Client:pause() self:_pause(true) return self end
-function Client:resume() self:_pause(false) return self end
 
 -- A task that submits a thousand jobs lets the first ones leave.
 local function breathe(ok, ...)
@@ -857,7 +430,7 @@ function Pool:results()
       if self:_closed() then return nil end
       local job = self:_undelivered()
       if job then
-        local r = result_of(job)
+        local r = results.of(job)
         job:_delivered()
         return r
       end
@@ -869,11 +442,7 @@ function Pool:results()
 end
 
 local function settle(self)
-  for r in pairs(self:_state().live) do                    -- results outlive the pool
-    if r.job then
-      for k in pairs(lazy) do local _ = r[k] end
-    end
-  end
+  for r in pairs(self:_state().live) do results.settle(r) end
 end
 
 local function close(self)
@@ -954,13 +523,13 @@ function Job:wait(timeout_ms)
     if pool:_closed() then return nil, fail("gone", "the pool was closed before the job had ended") end
     if why == task.TIMEOUT then return nil, fail("timeout", "the job has not ended yet (" .. self.status .. ")") end
   end
-  local r = result_of(self)
+  local r = results.of(self)
   self:_delivered()
   return r
 end
 
 -- The result if the job has ended, else nil. Does not wait.
-function Job:result() return self.ended and result_of(self) or nil end
+function Job:result() return self.ended and results.of(self) or nil end
 
 -- Calls fn(payload) at this job's events: "progress", "preview", "output", "accepted", "started", "retrying",
 -- "completed", "failed", "canceled".
