@@ -7,6 +7,7 @@
 #include "graph/hash.h"
 #include "graph/png.h"
 #include "base/scan.h"
+#include "base/slab.h"
 #include <stdlib.h>
 #include <uthash.h>
 
@@ -17,6 +18,7 @@ typedef struct {
     size_t refs;
     char *text;
     size_t n_text;
+    mp_slab overlays;                                /* where the workflows of this base stand */
     mp_node *nodes;
     size_t n_nodes;
     size_t *inputs_end;                              /* per node: where the closing brace of its inputs is */
@@ -39,14 +41,16 @@ struct mp_workflow {
     uint16_t n_changes, n_outputs, n_attachments, n_bypassed;
     uint32_t n_text;
     base_t *base;
-    change *changes;                                 /* by place; their text behind them in the same block of exact size: jobs hold
-                                                        these by the hundred thousand, and cold memory is read line by line */
+    change *changes;                                 /* by place, and their text behind them in the same block: `room`, or when it is too
+                                                        small one of exact size. Jobs hold these by the hundred thousand: what is cold
+                                                        is read line by line */
     output *outputs;
     attachment *attachments;
     mp_bypass *bypassed;
     char *hash;                                      /* NULL: not known yet, or the base's (see same_hash) */
     uint32_t n_open;                                 /* seeds that are -1 */
     int same_hash;                                   /* no change so far matters to the hash */
+    change room[4];
 };
 
 /* ---- building a base ---------------------------------------------------------------------------- */
@@ -136,6 +140,7 @@ static base_t *base_new(const mp_json *root) {
     mp_buf t = { 0 };
     size_t k = 0;
     b->refs = 1;
+    mp_slab_init(&b->overlays, sizeof(mp_workflow));
     b->n_nodes = mp_json_count(root);
     b->nodes = mp_alloc(b->n_nodes * sizeof *b->nodes);
     b->inputs_end = mp_alloc(b->n_nodes * sizeof *b->inputs_end);
@@ -158,6 +163,7 @@ static base_t *base_new(const mp_json *root) {
 
 static void base_unref(base_t *b) {
     if (--b->refs) return;
+    mp_slab_close(&b->overlays);
     for (size_t i = 0; i < b->n_nodes; i++) free(b->nodes[i].inputs);
     HASH_CLEAR(hh, b->index);
     free(b->nodes);
@@ -176,10 +182,11 @@ mp_workflow *mp_workflow_parse(const char *p, size_t n, mp_err *e) {
     mp_json *root = mp_json_parse(p, n, e);
     mp_workflow *w = NULL;
     if (root && mp_graph_check(root, e) == 0) {
-        w = mp_alloc(sizeof *w);
+        base_t *b = base_new(root);
+        w = mp_slab_take(&b->overlays);
         w->refs = 1;
         w->same_hash = 1;
-        w->base = base_new(root);
+        w->base = b;
         for (size_t i = 0; i < w->base->n_seeds; i++) w->n_open += w->base->seeds[i].open != 0;
     }
     mp_json_free(root);
@@ -208,7 +215,7 @@ void mp_workflow_unref(mp_workflow *w) {
         free(w->attachments[i].input);
         mp_file_unref(w->attachments[i].file);
     }
-    free(w->changes);
+    if (w->changes != w->room) free(w->changes);
     free(w->outputs);
     for (size_t i = 0; i < w->n_bypassed; i++) {
         free(w->bypassed[i].id);
@@ -217,22 +224,33 @@ void mp_workflow_unref(mp_workflow *w) {
     free(w->attachments);
     free(w->bypassed);
     free(w->hash);
-    base_unref(w->base);
-    free(w);
+    base_t *b = w->base;
+    mp_slab_give(&b->overlays, w);
+    base_unref(b);
 }
 
 static size_t block_size(const mp_workflow *w) { return w->n_changes * sizeof *w->changes + w->n_text; }
+/* Its block, with room for so many bytes; what was in it still is. */
+static change *changes_for(mp_workflow *w, size_t n) {
+    change *old = w->changes;
+    if (n <= sizeof w->room && (!old || old == w->room)) return w->changes = w->room;
+    w->changes = mp_realloc(old == w->room ? NULL : old, n);
+    if (old == w->room) memcpy(w->changes, old, block_size(w) < n ? block_size(w) : n);
+    return w->changes;
+}
+
 static char *text_of(const mp_workflow *w) { return (char *)(w->changes + w->n_changes); }
 static mp_str value_of(const mp_workflow *w, const change *c) { return mp_str_make(text_of(w) + c->at, c->n); }
 static mp_str name_of(const mp_workflow *w, const change *c) { return mp_str_make(text_of(w) + c->at + c->n, c->n_name); }
 
 mp_workflow *mp_workflow_clone(const mp_workflow *w) {
-    mp_workflow *c = mp_alloc(sizeof *c);
-    *c = *w;
+    mp_workflow *c = mp_slab_take(&w->base->overlays);
+    memcpy(c, w, offsetof(mp_workflow, room));
     c->refs = 1;
     c->base->refs++;
     c->hash = mp_strdup(w->hash);
-    c->changes = w->n_changes ? memcpy(mp_alloc(block_size(w)), w->changes, block_size(w)) : NULL;
+    c->changes = NULL;
+    if (w->n_changes) memcpy(changes_for(c, block_size(w)), w->changes, block_size(w));
     c->outputs = w->n_outputs ? mp_alloc(w->n_outputs * sizeof *c->outputs) : NULL;
     for (size_t i = 0; i < w->n_outputs; i++) c->outputs[i] = (output){ mp_strdup(w->outputs[i].alias), mp_strdup(w->outputs[i].id) };
     c->bypassed = w->n_bypassed ? mp_alloc(w->n_bypassed * sizeof *c->bypassed) : NULL;
@@ -344,7 +362,7 @@ static void drop_change(mp_workflow *w, change *c) {
 
 /* As change number `i`. `text`: the value, and behind it the name of an input that the base does not have. */
 static void insert_change(mp_workflow *w, size_t i, change c, mp_str text) {
-    w->changes = mp_realloc(w->changes, block_size(w) + sizeof c + text.n);
+    changes_for(w, block_size(w) + sizeof c + text.n);
     memmove(w->changes + i + 1, w->changes + i, block_size(w) - i * sizeof c);
     c.at = w->n_text;
     w->changes[i] = c;
