@@ -48,15 +48,18 @@ local function on_signal()
     end
   end
   if not core.interrupted() and not lost then return end
-  for _, pool in ipairs(moonpool.pools()) do
-    local last
+  local pools, began, before, last = moonpool.pools(), core.now(), {}, {}
+  for i, pool in ipairs(pools) do
     if drain then io.stderr:write(("\ninterrupted: finishing %d jobs; once more to leave at once\n"):format(pool:stats().unfinished)) end
-    local before = pool:stats()
-    local function note() last = pool:stats() end
+    before[i] = pool:stats()
+    local function note() last[i] = pool:stats() end
     for _, name in ipairs { "job:completed", "job:failed", "job:canceled" } do pool:on(name, note) end
-    pool:shutdown { drain = drain, timeout_ms = not drain and 5000 or nil }
-    last = drain and last or before
-    io.stderr:write(("\ninterrupted: %d completed, %d failed, %d canceled\n"):format(last.completed, last.failed, last.canceled + last.unfinished))
+  end
+  for _, pool in ipairs(pools) do pool:_stop(drain) end    -- all of them first: while one is waited for, no other goes on sending
+  for i, pool in ipairs(pools) do
+    pool:shutdown { drain = drain, timeout_ms = not drain and math.max(0, began + 5000 - core.now()) or nil }
+    local s = drain and last[i] or before[i]
+    io.stderr:write(("\ninterrupted: %d completed, %d failed, %d canceled\n"):format(s.completed, s.failed, s.canceled + s.unfinished))
   end
   io.stdout:flush()
   os.exit(130, true)
