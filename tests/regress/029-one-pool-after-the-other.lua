@@ -30,6 +30,7 @@ describe("a script with two pools that is told to stop", function()
     ]]):format(servers[1].url, servers[2].url, H.text_to_image))
     os.execute(("( sh -c 'echo $$ >%s/pid; exec %s %s/script.lua' >%s/out 2>&1; echo $? >%s/tmp; mv %s/tmp %s/code ) &"):format(folder, H.moonpool, folder, folder, folder, folder, folder))
     K.till("both work", function() return #servers[1]:prompts() == 2 and #servers[2]:prompts() == 2 end)
+    K.keep(folder, function() os.execute(("[ -e %s/code ] || kill -KILL $(cat %s/pid)"):format(folder, folder)) end)
     os.execute(("kill -INT $(cat %s/pid)"):format(folder))
     K.till("both are told to stop", function() return #servers[1]:seen("POST", "/interrupt") > 0 and #servers[2]:seen("POST", "/interrupt") > 0 end)
     assert.equal("", H.read(folder .. "/out"))                     -- nor has it done with one of them

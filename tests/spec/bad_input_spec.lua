@@ -377,8 +377,8 @@ end)
 
 describe("SIGINT during a batch", function()
   -- Runs a script that submits five endless jobs to s in a process of its own, until the server has `there` prompts, and
-  -- sends it a signal: its output and exit code.
-  local function interrupted(s, signal, body, there, flag, steps)
+  -- sends it a signal, and once more when it has said `twice`: its output and exit code.
+  local function interrupted(s, signal, body, there, flag, steps, twice)
     local folder = H.folder "sigint"
     local said = folder .. "/out"
     H.write(folder .. "/batch.lua", ([[
@@ -393,7 +393,12 @@ describe("SIGINT during a batch", function()
     ]]):format(s.url, H.text_to_image, steps or 10000, body or "for r in pool:results() do print(r.status) end"))
     os.execute(("( sh -c 'echo $$ >%s/pid; exec %s %s %s/batch.lua' >%s 2>&1; echo $? >%s.tmp; mv %s.tmp %s/code ) &"):format(folder, H.moonpool, flag or "", folder, said, said, said, folder))
     till("the batch is under way", function() return s:record().prompts == 1 and s:record().waiting == (there or 2) end)
+    keep(folder, function() os.execute(("[ -e %s/code ] || kill -KILL $(cat %s/pid)"):format(folder, folder)) end)
     os.execute(("kill -%s $(cat %s/pid)"):format(signal, folder))
+    if twice then
+      till("it says what it does", function() return H.read(said):find(twice, 1, true) end)
+      os.execute(("kill -%s $(cat %s/pid)"):format(signal, folder))
+    end
     till("it has ended", function()
       local f = io.open(folder .. "/code")
       return f and f:close()
@@ -448,6 +453,16 @@ describe("SIGINT during a batch", function()
     assert.matches("interrupted: 5 completed, 0 failed, 0 canceled", text)
     assert.same({ 5, 0, 0 }, { s:record().prompts, s:record().interrupted, s:record().waiting })
   end)
+
+  for signal, due in K.sorted { INT = 130, TERM = 143 } do
+    it("is left at once when it is told twice: SIG" .. signal, function()
+      local s = sim { speed = 1 }
+      local text, code = interrupted(s, signal, nil, nil, "--drain", nil, "once more to leave at once")   -- what it would finish has no end
+      assert.equal(due, code)
+      assert.is_nil(text:find("completed", 1, true), text)
+      assert.same({ 0, 2 }, { s:record().interrupted, s:record().waiting })
+    end)
+  end
 
   it("is the same for SIGTERM", function()
     local s = sim { speed = 1 }
