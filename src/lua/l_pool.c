@@ -281,6 +281,21 @@ static const char **with_bearer(lua_State *L, const char **headers, const char *
 }
 
 /* pool:add_client(url, options) -> client, or nil, err */
+static int hex(char c) { return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1; }
+
+/* "anna:p%40ss" as it stands in an address -> anna:p@ss, on the stack's top. What is no escape, or one of NUL, stays. */
+static const char *unescaped(lua_State *L, const char *z, const char *end) {
+    luaL_Buffer b;
+    for (luaL_buffinit(L, &b); z < end; z++) {
+        int high = *z == '%' && end - z > 2 ? hex(z[1]) : -1, low = high < 0 ? -1 : hex(z[2]);
+        if (low < 0 || high + low == 0) { luaL_addchar(&b, *z); continue; }
+        luaL_addchar(&b, (char)(high << 4 | low));
+        z += 2;
+    }
+    luaL_pushresult(&b);
+    return lua_tostring(L, -1);
+}
+
 static int pool_add_client(lua_State *L) {
     l_pool *lp = l_check_pool(L, 1);
     const char *url = luaL_checkstring(L, 2);
@@ -298,7 +313,7 @@ static int pool_add_client(lua_State *L) {
     const char *userpwd = a.user ? lua_pushfstring(L, "%s:%s", a.user, a.password ? a.password : "") : NULL;
     const char *host = strstr(url, "://"), *at = host ? strpbrk(host + 3, "@/?#") : NULL;
     if (at && *at == '@') {                          /* http://user:password@host: kept apart, so that no text shows it */
-        if (!userpwd) userpwd = lua_pushlstring(L, host + 3, (size_t)(at - host) - 3);
+        if (!userpwd) userpwd = unescaped(L, host + 3, at);
         lua_pushlstring(L, url, (size_t)(host - url) + 3);
         lua_pushstring(L, at + 1);
         lua_concat(L, 2);

@@ -483,6 +483,23 @@ describe("credentials", function()
     assert.is_nil(tostring(c):find("s3cret", 1, true))
   end)
 
+  for what, x in K.sorted {
+    ["@ and :"] = { "anna:p%40s%3As", "YW5uYTpwQHM6cw==" },                      -- anna:p@s:s
+    ["in small letters"] = { "anna:a%2fb%3f", "YW5uYTphL2I/" },                  -- anna:a/b?
+    ["an umlaut in the name"] = { "j%C3%B6rg:x", "asO2cmc6eA==" },              -- jörg:x
+    ["a plus, and what is no escape"] = { "anna:a+b%zz%4", "YW5uYTphK2IlenolNA==" },
+    ["a byte that no password has"] = { "anna:a%00b", "YW5uYTphJTAwYg==" },      -- stays as it is
+  } do
+    scripted("in the address are unescaped: " .. what, function()
+      local s = K.server { auth = { authorization = "Basic " .. x[2] } }
+      local pool = K.pool()
+      assert(pool:add_client((s.url:gsub("://", function() return "://" .. x[1] .. "@" end))))
+      assert(pool:init())
+      K.completed(pool:submit(K.picture()))
+      for _, q in ipairs(s:seen()) do assert.equal("Basic " .. x[2], q.headers.authorization, q.path) end
+    end)
+  end
+
   scripted("that are wrong are said, without showing them", function()
     local s = K.server { auth = { authorization = "Bearer right" } }
     local pool = K.pool()
