@@ -137,6 +137,23 @@ for _, missing in ipairs { "model", "class" } do
       assert.same({ 0, 1, 1 }, { #told, #ca.blocked, #a:prompts() })
     end)
 
+    scripted("is looked for again when the client has been away", function()
+      local pool, a, _, ca = before_sim(settings, { catalogue_ms = 0 })             -- else never
+      local told = K.events(pool, "client:unblocked_workflow")
+      for _ = 1, 2 do
+        assert.equal("b", K.completed(pool:submit(K.picture())).client)
+        local looks = #a:seen("GET", "/object_info/.*")
+        a:drop()
+        K.till("it was looked for", function() return #a:seen("GET", "/object_info/.*") > looks end)
+      end
+      K.till("it is there again", function() return ca.online end)
+      assert.same({ 0, 1, 1 }, { #told, #ca.blocked, #a:prompts() })
+      a:set(cure)
+      a:drop()
+      K.till("the block is lifted", function() return #told == 1 and ca.online end)
+      assert.equal("a", K.completed(pool:submit(K.picture())).client)
+    end)
+
     scripted("fails the job when nobody else is there, and a later one runs when it has come", function()
       local s = K.server(settings)
       local pool, c = K.pool_of({ s }, { catalogue_ms = 50 })
@@ -148,6 +165,61 @@ for _, missing in ipairs { "model", "class" } do
     end)
   end)
 end
+
+describe("a model in a folder, which clients spell with / or \\", function()
+  for i, asked in ipairs { "sub/sd15.safetensors", "sub\\sd15.safetensors" } do
+    scripted(("is asked for as each spells it: %d"):format(i), function()
+      local slash, back = K.server { models = { "sub/sd15.safetensors" } }, K.server { models = { "sub\\sd15.safetensors" } }
+      local pool, ca, cb = K.pool_of({ { slash, { name = "slash" } }, { back, { name = "back" } } })
+      local told = K.events(pool, "client:blocked_workflow")
+      local spelling = { slash = "sub/sd15.safetensors", back = "sub\\sd15.safetensors" }
+      for k = 1, 3 do
+        for name, c in K.sorted { slash = cb, back = ca } do                        -- the other one is paused
+          c:pause()
+          local r = K.completed(pool:submit(K.picture(10 * i + k):input("4", "ckpt_name", asked)))
+          c:resume()
+          assert.same({ name, spelling[name] }, { r.client, r.workflow:input("4", "ckpt_name") })
+        end
+      end
+      for name, s in pairs { slash = slash, back = back } do
+        local prompts = s:prompts()
+        assert.equal(spelling[name] == asked and 3 or 4, #prompts)                 -- refused once at most, then known
+        assert.equal(spelling[name], prompts[#prompts].prompt["4"].inputs.ckpt_name)
+      end
+      assert.same({ 0, 0, 0 }, { #told, #ca.blocked, #cb.blocked })
+    end)
+  end
+end)
+
+describe("a client that fails whatever it gets", function()
+  local function errors(n)
+    local list = {}
+    for i = 1, n do list[i] = { type = "RuntimeError", message = "no" } end
+    return list
+  end
+
+  scripted("does not use up the attempts of jobs that another may run, after three in a row", function()
+    local a = K.server { errors = errors(6) }
+    local pool = K.pool_of({ { a, { name = "a", priority = 5 } }, { K.sim(), { name = "b" } } }, { policy = K.by_priority, max_failures_before_block = 0 })
+    local function run(i) return K.ended(pool:submit(K.picture(i), { max_attempts = 1 })) end
+    for i = 1, 3 do assert.equal("failed", run(i).status) end
+    for i = 4, 6 do
+      local r = run(i)
+      assert.same({ "completed", "b", 1 }, { r.status, r.client, r.attempts })
+    end
+    assert.equal("a", run(7).client)
+    a:set { errors = errors(1) }
+    assert.equal("failed", run(8).status)                                           -- it has done one well: the next is blamed on the job
+  end)
+
+  scripted("uses them up when there is no other", function()
+    local a, b = K.server { errors = errors(5) }, K.sim()
+    local pool, _, cb = K.pool_of({ { a, { name = "a" } }, { b, { name = "b" } } }, { max_failures_before_block = 0 })
+    cb:pause()
+    for i = 1, 5 do assert.equal("failed", K.ended(pool:submit(K.picture(i), { max_attempts = 1 })).status) end
+    assert.equal(0, b:record().prompts)
+  end)
+end)
 
 describe("a model that one client lacks", function()
   scripted("blocks no other workflow there", function()
