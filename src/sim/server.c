@@ -426,6 +426,11 @@ void mp_sim_marks(const mp_sim *s, void (*fn)(void *, const char *), void *ud) {
     }
 }
 
+int mp_sim_running(const mp_sim *s, const char **mark) {
+    if (mark) *mark = s->run ? mp_json_string(mp_json_get(s->run->j->extra, "moonpool")) : NULL;
+    return s->run != NULL;
+}
+
 void mp_sim_stall(mp_sim *s, mp_time until) { if (until > s->stalled) s->stalled = until; }
 
 void mp_sim_fail(mp_sim *s, const char *class_type, int times, const char *type, const char *message) {

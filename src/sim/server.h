@@ -90,4 +90,5 @@ typedef struct mp_sim_record { size_t requests, prompts, executed, cached, faile
 void mp_sim_get_record(const mp_sim *s, mp_sim_record *r);   /* gap: worker idle between two prompts, oldest first */
 mp_str mp_sim_file(mp_sim *s, const char *name);     /* bytes of a file in its input folder; empty: none */
 size_t mp_sim_waiting(const mp_sim *s);              /* pending and running */
+int mp_sim_running(const mp_sim *s, const char **mark);          /* 1: a prompt runs, and its extra_data.moonpool, or NULL */
 #endif

@@ -53,7 +53,6 @@ static void check_picture(trial *x, const tracked *k, const mp_job *j) {
 static void end_of(trial *x, tracked *k, mp_event_kind how) {
     mp_job *j = mp_pool_job(mp_world_pool(x->w), k->id);
     if (++k->ends > 1) broke(x, "job %llx ended %d times", ID(k), k->ends);
-    if (mp_world_now(x->w) - k->queued > k->bound) broke(x, "job %llx took %lld s to end", ID(k), (long long)(mp_world_now(x->w) - k->queued) / 1000000);
     x->unfinished--;
     if (how == MP_EV_JOB_COMPLETED) x->t->completed++;
     else if (how == MP_EV_JOB_FAILED) x->t->failed++;
@@ -132,14 +131,23 @@ static void check_freed(trial *x, mp_client *c, size_t sim) {
     (void)c;
 }
 
+/* No prompt of its own any more, and its time in line counts from now. */
+static void attempt_over(tracked *k) {
+    k->own[0] = 0;
+    k->lined = 0;
+}
+
 /* Was it its turn, and may it run there? */
 void trial_sent(trial *x, mp_job *j, mp_client *c) {
     tracked *k = tracked_by(x, mp_job_id(j));
     size_t sim = sim_of(c);
+    x->sending[sim] = mp_job_id(j);
     if (!k) return;                                  /* sent from within its own submit: nobody waits before it */
     if (k->excluded == (int)sim) broke(x, "job %llx goes to sim%zu, which it excludes", ID(k), sim);
     if (k->variant < 0 && !x->helped && !x->affinity[sim][k->kind] && claimed_by_others(x, sim, k->kind)) broke(x, "job %llx goes to sim%zu, which its hash is not for", ID(k), sim);
     if (mp_client_paused(c) || mp_client_draining(c) || x->paused) broke(x, "job %llx goes to sim%zu, which is paused", ID(k), sim);
+    attempt_over(k);
+    k->sim = sim;
     check_wishes(x, k, c);
     check_freed(x, c, sim);
     count_passed(x, k, c);
@@ -152,17 +160,54 @@ void trial_sent(trial *x, mp_job *j, mp_client *c) {
     }
 }
 
+/* The pool posts to a server: a prompt, of the job that it said last, or something about one. */
+void trial_posted(void *ud, size_t i, const char *path, const char *body) {
+    trial *x = ud;
+    const char *mark = strcmp(path, "/prompt") == 0 ? strstr(body, "\"moonpool\":\"") : NULL;
+    if (strcmp(path, "/interrupt") == 0) x->at[i].stop = mp_world_now(x->w);
+    tracked *k = mark ? tracked_by(x, x->sending[i]) : NULL;
+    if (!k) return;
+    snprintf(k->own, sizeof k->own, "%.36s", mark + strlen("\"moonpool\":\""));
+    k->sim = i;
+    sent *s;
+    HASH_FIND_STR(x->sent, k->own, s);
+    if (s) { broke(x, "job %llx is sent twice as %s", ID(k), k->own); return; }
+    s = mp_alloc(sizeof *s);
+    memcpy(s->mark, k->own, sizeof s->mark);
+    s->job = k->id;
+    s->sim = i;
+    HASH_ADD_STR(x->sent, mark, s);
+}
+
+void trial_forget(trial *x) {
+    sent *s, *next;
+    HASH_ITER(hh, x->sent, s, next) {
+        HASH_DEL(x->sent, s);
+        free(s);
+    }
+}
+
 void trial_begun(void *ud, const char *mark) {
     trial *x = ud;
-    for (size_t i = 0; i < x->n; i++) {
-        tracked *k = &x->jobs[i];
-        if (strcmp(k->taken, mark) == 0) broke(x, "job %llx was taken back, and the prompt runs", ID(k));
-        const char *id = k->ends ? NULL : mp_job_prompt_id(k->j);
-        if (!id || strcmp(id, mark) != 0) continue;
-        k->starts++;
-        memcpy(k->begun, mark, sizeof k->begun);
-        if (k->starts > 1 + k->retries) broke(x, "job %llx runs %d times after %d retries", ID(k), k->starts, k->retries);
-    }
+    sent *s;
+    HASH_FIND_STR(x->sent, mark, s);
+    tracked *k = s ? tracked_by(x, s->job) : NULL;
+    if (!k) return;
+    if (s->taken) broke(x, "job %llx was taken back, and the prompt runs", ID(k));
+    if (s->begun++) broke(x, "prompt %s of job %llx runs twice", mark, ID(k));
+    s->life = x->at[s->sim].life;
+    if (k->ends || strcmp(k->own, mark) != 0) return;
+    k->starts++;
+    if (k->starts > 1 + k->retries) broke(x, "job %llx runs %d times after %d retries", ID(k), k->starts, k->retries);
+}
+
+/* It only waited there, as far as the server goes that is there now. */
+static void check_taken(trial *x, tracked *k, const char *mark) {
+    sent *s;
+    HASH_FIND_STR(x->sent, mark, s);
+    if (!s) { broke(x, "job %llx was taken back as %s, which was never sent", ID(k), mark); return; }
+    s->taken = 1;
+    if (s->begun && s->life == x->at[s->sim].life) broke(x, "job %llx was taken back while it ran", ID(k));
 }
 
 /* ---- events ---------------------------------------------------------------------------------------------------- */
@@ -198,6 +243,7 @@ void trial_event(void *ud, const mp_event *e) {
         x->must_free[i] = 0;                         /* what was under way is lost with the link */
         check_pauses(x, i, e);
     }
+    if (e->kind == MP_EV_CLIENT_BLOCKED || e->kind == MP_EV_CLIENT_UNBLOCKED) x->changed = mp_world_now(x->w);
     if (!k) return;
     if ((e->kind == MP_EV_JOB_RETRYING || e->kind == MP_EV_JOB_FAILED) && e->data && strstr(e->data, "OutOfMemory")) expect_free(x, e->client);
     switch (e->kind) {
@@ -205,12 +251,13 @@ void trial_event(void *ud, const mp_event *e) {
         x->t->retries++;
         k->retries++;
         k->disturbed = 1;
+        attempt_over(k);
         break;
     case MP_EV_JOB_TAKEN_BACK:
         x->t->taken_back++;
         k->disturbed = 1;
-        snprintf(k->taken, sizeof k->taken, "%s", e->node);
-        if (strcmp(k->taken, k->begun) == 0) broke(x, "job %llx was taken back while it ran", ID(k));
+        check_taken(x, k, e->node);
+        attempt_over(k);
         break;
     case MP_EV_JOB_COMPLETED: case MP_EV_JOB_FAILED: case MP_EV_JOB_CANCELED: end_of(x, k, e->kind); break;
     default: break;

@@ -90,7 +90,7 @@ static void wish(trial *x, mp_world *w, tracked *k, mp_job_opts *o, const char *
         k->ready = mp_world_now(w) + o->delay;
         break;
     case 5:
-        o->total = MP_MS(20000 + dice(w, 60000));
+        o->total = MP_MS(1000 + dice(w, dice(w, 2) ? 20000 : 60000));
         x->faulty = 1;                               /* it may run out */
         break;
     case 6: o->max_attempts = 1; break;
@@ -120,14 +120,18 @@ static void submit(mp_world *w, void *ud, size_t kind) {
     k->doomed = kind == SAMPLED && dice(w, 12) == 0;                     /* a value no server takes */
     if (k->doomed) mp_workflow_set(wf, mp_str_of("3"), mp_str_of("steps"), mp_str_of("0"), NULL);
     if (dice(w, 4) == 0 && !k->doomed && x->crowd == CLASSES) wish(x, w, k, &o, list, &value, &variant);
+    const mp_pool_opts *p = mp_pool_options(mp_world_pool(w));
     k->queued = mp_world_now(w);
-    k->bound = MP_MS(3600000);
+    k->bound = o.total ? o.total : p->total ? p->total : MP_NEVER;
+    k->silence = o.node_silence ? o.node_silence : p->cold_silence > p->node_silence ? p->cold_silence : p->node_silence;
+    k->patience = o.execution_start ? o.execution_start : p->execution_start;
     mp_job *j = mp_pool_submit(mp_world_pool(w), wf, &o, mp_world_now(w), NULL);
     mp_workflow_unref(wf);
     if (!j) return;
     k->j = j;
     k->id = mp_job_id(j);
     k->sends = mp_job_attempts(j);
+    if (mp_job_client_url(j)) k->sim = (size_t)atoi(mp_job_client_url(j) + strlen("http://sim"));
     mp_job_pin(j);
     x->n++;
     x->unfinished++;
@@ -146,6 +150,7 @@ static void reprioritize(mp_world *w, void *ud, size_t arg) {
     tracked *k = &x->jobs[arg];
     double priority = (double)dice(w, 5);
     if (mp_pool_set_priority(mp_world_pool(w), k->j, priority, mp_world_now(w)) == 0) k->priority = priority;
+    k->lined = 0;                                    /* it is put in line anew, and the time that nobody was there for it counts from then */
 }
 
 /* ---- clients ---------------------------------------------------------------------------------------------------- */
@@ -161,12 +166,19 @@ static void unpause(mp_world *w, void *ud, size_t i) {
 static void rejoin(mp_world *w, void *ud, size_t i) {
     trial *x = ud;
     if (mp_world_client(w, i)) mp_world_at(w, mp_world_now(w) + MP_MS(5000), rejoin, ud, i);
-    else mp_world_join(w, i, &x->client[i]);
+    else {
+        x->changed = mp_world_now(w);
+        mp_world_join(w, i, &x->client[i]);
+    }
+}
+
+static void down(trial *x, size_t i, mp_time until) {
+    x->at[i].life++;
+    mp_world_down(x->w, i, until);
 }
 
 static void restart(mp_world *w, void *ud, size_t i) {
-    (void)ud;
-    mp_world_down(w, i, mp_world_now(w));
+    down(ud, i, mp_world_now(w));
 }
 
 /* ---- faults ----------------------------------------------------------------------------------------------------- */
@@ -182,12 +194,12 @@ static void fault(mp_world *w, void *ud, size_t kind) {
     mp_client *c = mp_world_client(w, i);
     switch (kind) {
     case F_CUT: mp_world_cut(w, i, dice(w, 2) ? 0 : span); break;
-    case F_DOWN: mp_world_down(w, i, now + span); break;
+    case F_DOWN: down(x, i, now + span); break;
     case F_STALL: mp_sim_stall(s, now + span); break;
     case F_ERROR: mp_sim_fail(s, dice(w, 2) ? NULL : "SaveImage", 1 + (int)dice(w, 2), NULL, NULL); break;
     case F_DARK: mp_world_dark(w, i, now + span); break;
     case F_OOM: mp_sim_fail(s, "KSampler", 1, "torch.OutOfMemoryError", "Allocation on device"); break;
-    case F_LONG_DOWN: mp_world_down(w, i, now + MP_MS(6000000)); break;  /* far beyond every bound */
+    case F_LONG_DOWN: down(x, i, now + MP_MS(6000000)); break;  /* far beyond every bound */
     case F_WEDGE:
         mp_sim_wedge(s);
         mp_world_at(w, now + MP_MS(1200000), restart, x, i);
@@ -220,6 +232,7 @@ static void fault(mp_world *w, void *ud, size_t kind) {
         break;
     case F_REMOVE: case F_DRAIN:
         x->roams[i] = 1;
+        x->changed = now;
         if (c) mp_pool_remove_client(mp_world_pool(w), c, kind == F_DRAIN, now);
         mp_world_at(w, now + span, rejoin, x, i);
         break;
@@ -294,18 +307,37 @@ static void build(trial *x) {
     }
 }
 
+/* Bounds of all lengths, so that each is the one that bites in some seeds. */
+static void options(trial *x, mp_pool_opts *o) {
+    mp_rng *r = &x->opt;
+    mp_pool_defaults(o);
+    o->node_silence = MP_MS(30000);
+    o->cold_silence = MP_MS(45000);
+    o->unreachable = MP_MS(25000);
+    if (mp_rng_below(r, 5) == 0) {
+        o->node_silence = MP_MS(3000 + mp_rng_below(r, 7000));
+        o->cold_silence = MP_MS(8000 + mp_rng_below(r, 12000));
+        x->faulty = 1;                               /* loading a model may take longer */
+    }
+    if (mp_rng_below(r, 3) == 0) o->execution_start = MP_MS(3000 + mp_rng_below(r, 12000));
+    if (mp_rng_below(r, 4) == 0) o->no_client = MP_MS(2000 + mp_rng_below(r, 18000));
+    if (mp_rng_below(r, 4) == 0) o->unreachable = MP_MS(3000 + mp_rng_below(r, 10000));
+    if (mp_rng_below(r, 12) == 0) {
+        o->total = MP_MS(5000 + mp_rng_below(r, 60000));
+        x->faulty = 1;                               /* it may run out */
+    }
+}
+
 int mp_trial_run(mp_trial *t) {
     trial *x = mp_alloc(sizeof *x);
     mp_world_opts o = { .seed = t->seed, .delay_min = MP_MS(1), .log = t->log, .log_ud = t->log_ud };
     x->t = t;
     mp_rng_seed(&x->r, t->seed * 2654435761u + 17);
     mp_rng_seed(&x->wild, t->seed + 99);
+    mp_rng_seed(&x->opt, t->seed + 7919);
     o.delay_max = MP_MS(1 + die(x, 40));
     x->slack = 2 * o.delay_max + MP_MS(10);
-    mp_pool_defaults(&o.pool);
-    o.pool.node_silence = MP_MS(30000);
-    o.pool.cold_silence = MP_MS(45000);
-    o.pool.unreachable = MP_MS(25000);
+    options(x, &o.pool);
     o.pool.request_timeout = MP_MS(4000 + die(x, 20000));
     x->flat = die(x, 4) == 0;
     x->crowd = x->flat && die(x, 5) == 0 ? (int)die(x, CLASSES) : CLASSES;
@@ -329,7 +361,8 @@ int mp_trial_run(mp_trial *t) {
         x->picture[i] = mp_file_new(text, strlen(text), NULL, "in.png", "", "input", NULL, 0, NULL);
     }
     mp_world_watch(x->w, trial_event, trial_step, x);
-    mp_pool_want(mp_world_pool(x->w), 1u << MP_EV_JOB_RETRYING | 1u << MP_EV_JOB_OUTPUT | 1u << MP_EV_JOB_TAKEN_BACK);
+    mp_world_on_post(x->w, trial_posted);
+    mp_pool_want(mp_world_pool(x->w), 1u << MP_EV_JOB_RETRYING | 1u << MP_EV_JOB_OUTPUT | 1u << MP_EV_JOB_TAKEN_BACK | 1u << MP_EV_CLIENT_BLOCKED | 1u << MP_EV_CLIENT_UNBLOCKED);
     build(x);
     x->helped = o.pool.affinity_fallback != 0;
     plan(x);
@@ -338,7 +371,7 @@ int mp_trial_run(mp_trial *t) {
     for (int k = 0; k < CLASSES; k++) mp_workflow_unref(x->wf[k]);
     for (int i = 0; i < PICTURES; i++) mp_file_unref(x->picture[i]);
     mp_world_free(x->w);
-    x->w = NULL;
+    trial_forget(x);
     free(x);
     return t->broken[0] ? 1 : 0;
 }

@@ -1,13 +1,17 @@
-/* world/trial.h -- floor 6, world: the inside of a trial, shared by load.c (what happens) and invariant.c (what must
- * hold) only. */
+/* world/trial.h -- floor 6, world: the inside of a trial, shared by load.c (what happens), invariant.c (what must hold) and
+ * bounds.c (what must not take longer) only. */
 #ifndef MP_WORLD_TRIAL_H
 #define MP_WORLD_TRIAL_H
 #include "world/load.h"
+#include <uthash.h>
 
 #define MAX_JOBS 300
 #define MAX_SIMS 12
 #define CLASSES 5
 #define PICTURES 4
+
+/* The last moment of something that comes and goes: between two steps all stays as the first of them found it. */
+typedef struct moment { mp_time last; int is; } moment;
 
 typedef struct tracked {
     mp_job *j;                                       /* pinned; NULL: never accepted */
@@ -15,9 +19,34 @@ typedef struct tracked {
     int ends, starts, retries, sends, disturbed, doomed, odd, stopped;       /* odd: has wishes, so others may go before it; stopped: we canceled it */
     double priority;
     int picture, kind, excluded, variant, preferred;          /* index of a sim, -1; index of a second class, -1 */
-    mp_time queued, bound, ready;
-    char begun[37], taken[37];                       /* prompt ids: begun last; taken back last */
+    mp_time queued, bound, ready;                    /* bound: its total, else MP_NEVER */
+    mp_time silence, patience;                       /* what it may take at most until it is given up where nothing is heard; where nothing begins */
+    mp_time lined;                                   /* in line since, as last looked; 0: not */
+    moment attended;                                 /* somebody was there who may run it */
+    size_t sim;                                      /* where its prompt is, or was last */
+    char own[37];                                    /* the prompt id that we gave it, "" before its POST and after its attempt */
 } tracked;
+
+/* A prompt that was posted, by the id that we gave it. */
+typedef struct sent {
+    char mark[37];
+    uint64_t job;
+    size_t sim;
+    mp_time dead;                                    /* nobody wants it since; 0: wanted */
+    uint32_t life;                                   /* of its sim, when it begun */
+    int begun, taken;
+    UT_hash_handle hh;
+} sent;
+
+/* What is seen of a server and its client. */
+typedef struct place {
+    mp_time since;                                   /* it is online, or is not */
+    moment posting, late, loaded, ran, polled, present;          /* late: a request has waited for longer than it should */
+    mp_time rest, stop;                              /* rest: begun; stop: the last interrupt was sent */
+    mp_time silence, patience;                       /* the most that its jobs grant */
+    uint32_t who, life;                              /* who: the client's serial; life: goes up with each restart */
+    int online, jobs, running, rests;
+} place;
 
 typedef struct trial {
     mp_trial *t;
@@ -37,6 +66,12 @@ typedef struct trial {
     int crowd;                                       /* the class that most jobs are of, which sim 0 claims; CLASSES: none */
     int faulty, strays, paused, helped;              /* helped: others may help out where a hash is claimed */
     mp_client *looking;
+    place at[MAX_SIMS];
+    uint64_t sending[MAX_SIMS];                      /* the job whose prompt goes there next */
+    sent *sent;
+    size_t first;                                    /* jobs before have ended */
+    mp_time looked, changed;                         /* at all bounds; who may run what: clients came or went, were blocked or no longer */
+    mp_rng opt;                                      /* what the pool's options are drawn from */
     mp_policy policy;
     mp_rng wild;                                     /* what the scripts answer */
 } trial;
@@ -49,5 +84,11 @@ void trial_event(void *ud, const mp_event *e);
 void trial_step(void *ud);
 void trial_sent(trial *x, mp_job *j, mp_client *c);  /* a job is about to be sent there */
 void trial_begun(void *ud, const char *mark);        /* a prompt has begun on some server */
+void trial_posted(void *ud, size_t i, const char *path, const char *body);
+void trial_forget(trial *x);
 void trial_over(trial *x, int quiet);
+
+/* bounds.c */
+void trial_places(trial *x);                         /* every step: what is seen of servers and clients */
+void trial_bounds(trial *x);                         /* now and then: whether something takes longer than it may */
 #endif

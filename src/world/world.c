@@ -20,13 +20,14 @@ typedef struct ev {
     void *ud;
 } ev;
 
-typedef struct pending { uint64_t id; size_t sim; uint32_t life; int http, check, post; struct pending *next; } pending;    /* actions not reported yet; check: GET /system_stats; post: a prompt, or a file for one */
+typedef struct pending { uint64_t id; mp_time t; size_t sim; uint32_t life; int http, check, post; struct pending *next; } pending;    /* actions not reported yet; check: GET /system_stats; post: a prompt, or a file for one */
 
 typedef struct server {
     mp_sim *sim;
     mp_client *client;
     mp_time up_at, dark, last_out;                   /* up_at: refuses connections until then */
     mp_time mute, slow, slow_by, no_socket, breaks;
+    mp_time heard;                                   /* the last frame came */
     int lose, posts;                                 /* replies to be lost; actions under way that bring a prompt */
     uint32_t life;                                   /* goes up with every death: replies of an old life are lost */
     uint64_t socket;                                 /* the open one, 0: none */
@@ -44,6 +45,7 @@ struct mp_world {
     pending *pending;
     void (*on_event)(void *, const mp_event *);
     void (*on_step)(void *);
+    void (*on_post)(void *, size_t, const char *, const char *);
     void *ud;
     char digest[MP_DIGEST_HEX];
     size_t steps;
@@ -101,6 +103,16 @@ mp_sim *mp_world_sim(mp_world *w, size_t i) { return w->s[i].sim; }
 mp_client *mp_world_client(mp_world *w, size_t i) { return w->s[i].client; }
 size_t mp_world_sims(const mp_world *w) { return w->n; }
 int mp_world_posting(const mp_world *w, size_t i) { return w->s[i].posts > 0; }
+mp_time mp_world_heard(const mp_world *w, size_t i) { return w->s[i].heard; }
+void mp_world_on_post(mp_world *w, void (*fn)(void *, size_t, const char *, const char *)) { w->on_post = fn; }
+
+mp_time mp_world_asked(const mp_world *w, size_t i) {
+    mp_time t = MP_NEVER;
+    for (const pending *p = w->pending; p; p = p->next)
+        if (p->sim == i && p->t < t) t = p->t;
+    return t;
+}
+
 void mp_world_watch(mp_world *w, void (*on_event)(void *, const mp_event *), void (*on_step)(void *), void *ud) {
     w->on_event = on_event;
     w->on_step = on_step;
@@ -197,9 +209,10 @@ static char *form_of(const mp_file *f, size_t *n) {
 static void do_action(mp_world *w, mp_action *a) {
     size_t i = index_of(w, a->client);
     pending *p = mp_alloc(sizeof *p);
-    *p = (pending){ a->id, i, w->s[i].life, a->kind == MP_ACT_HTTP, a->path && strcmp(a->path, "/system_stats") == 0, 0, w->pending };
+    *p = (pending){ a->id, w->now, i, w->s[i].life, a->kind == MP_ACT_HTTP, a->path && strcmp(a->path, "/system_stats") == 0, 0, w->pending };
     p->post = a->file || (a->path && strcmp(a->path, "/prompt") == 0);
     w->s[i].posts += p->post;
+    if (w->on_post && a->body && a->kind == MP_ACT_HTTP) w->on_post(w->ud, i, a->path, a->body);
     w->pending = p;
     note(w, "act %llu kind %d sim%zu %s %s body %zu", (unsigned long long)a->id, a->kind, i, a->method ? a->method : "", a->path ? a->path : "", a->n_body);
     if (a->kind == MP_ACT_FORGET) {
@@ -354,7 +367,10 @@ static void on(mp_world *w, ev *e) {
     case E_OPEN: on_open(w, e, s); break;
     case E_ANSWER: report(w, e->id, e->code, e->status, e->a, e->n); break;
     case E_TIMEOUT: report(w, e->id, MP_ETIMEOUT, 0, NULL, 0); break;
-    case E_FRAME: mp_pool_frame(w->pool, s->client, e->id, e->binary, mp_str_make(e->a, e->n), w->now); break;
+    case E_FRAME:
+        s->heard = w->now;
+        mp_pool_frame(w->pool, s->client, e->id, e->binary, mp_str_make(e->a, e->n), w->now);
+        break;
     case E_LOST:
         if (s->socket == e->id) s->socket = 0;
         mp_pool_lost(w->pool, s->client, e->id, "the connection was lost", w->now);

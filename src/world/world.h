@@ -29,6 +29,8 @@ mp_sim *mp_world_sim(mp_world *w, size_t i);
 mp_client *mp_world_client(mp_world *w, size_t i);               /* NULL: removed */
 size_t mp_world_sims(const mp_world *w);
 int mp_world_posting(const mp_world *w, size_t i);               /* a prompt, or a file for one, is on its way there */
+mp_time mp_world_heard(const mp_world *w, size_t i);             /* when its last frame came; 0: none did */
+mp_time mp_world_asked(const mp_world *w, size_t i);             /* when the oldest action under way there was given; MP_NEVER: none is */
 
 /* Calls fn at time t (as part of the order of events). */
 void mp_world_at(mp_world *w, mp_time t, void (*fn)(mp_world *w, void *ud, size_t arg), void *ud, size_t arg);
@@ -50,6 +52,8 @@ mp_client *mp_world_join(mp_world *w, size_t i, const mp_client_opts *c);
 
 /* Called with every event of the pool, and after every step. */
 void mp_world_watch(mp_world *w, void (*on_event)(void *ud, const mp_event *e), void (*on_step)(void *ud), void *ud);
+/* Called with path and body of every POST that the pool makes, as it leaves; ud as for mp_world_watch. */
+void mp_world_on_post(mp_world *w, void (*fn)(void *ud, size_t i, const char *path, const char *body));
 /* Runs until `until` or until nothing is left to happen and the pool is quiet. 1: quiet. */
 int mp_world_run(mp_world *w, mp_time until);
 const char *mp_world_digest(mp_world *w, char out[65]);          /* over the log so far */
