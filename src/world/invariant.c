@@ -299,6 +299,8 @@ void trial_step(void *ud) {
     mp_time now = mp_world_now(x->w);
     mp_pool_stats s;
     mp_pool_get_stats(p, &s);
+    trial_places(x);
+    if (now - x->looked >= MP_MS(50)) trial_bounds(x);
     if (s.pending + s.assigned + s.running > mp_pool_options(p)->max_queued) broke(x, "%zu unfinished jobs, more than max_queued", s.pending + s.assigned + s.running);
     for (size_t i = 0; i < mp_world_sims(x->w); i++) {
         mp_client *c = x->looking = mp_world_client(x->w, i);
