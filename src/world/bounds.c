@@ -13,8 +13,17 @@ static mp_time later_of(mp_time a, mp_time b) { return a > b ? a : b; }
 static int there(const trial *x, const mp_client *c) { return mp_pool_client(mp_world_pool(x->w), mp_client_serial(c)) != NULL; }
 static int is_online(const mp_client *c) { return c && mp_client_get_state(c) == MP_CLIENT_ONLINE; }
 
-static int is_present(const trial *x, const mp_client *c) {
-    return there(x, c) && !mp_client_draining(c) && ((is_online(c) && !mp_client_problem(c)) || !mp_client_tried(c));
+/* A minute, twice as long each time, a quarter of an hour at most. */
+static mp_time rest_of(const place *p) {
+    mp_time t = MP_MS(60000);
+    for (int n = 1; n < p->rests && t < MP_MS(900000); n++) t *= 2;
+    return t < MP_MS(900000) ? t : MP_MS(900000);
+}
+
+/* Somebody who rests is there, until it has hung for longer than its rest and than any node may be silent. */
+static int is_present(const trial *x, const place *p, const mp_client *c) {
+    mp_time hopeless = p->rest + later_of(rest_of(p), mp_pool_options(mp_world_pool(x->w))->node_silence) + MP_MS(60000);
+    return there(x, c) && !mp_client_draining(c) && ((is_online(c) && (!p->rest || mp_world_now(x->w) < hopeless)) || !mp_client_tried(c));
 }
 
 static void seen(moment *m, int is, mp_time now) {
@@ -36,6 +45,15 @@ static void see_rest(const trial *x, place *p, const mp_client *c) {
     }
 }
 
+/* What runs there, and whether it is a prompt of this client's: one that was removed may have left some. */
+static void see_work(trial *x, size_t i, place *p, mp_time now) {
+    const char *mark;
+    sent *s = NULL;
+    seen(&p->ran, mp_sim_running(mp_world_sim(x->w, i), &mark), now);
+    if (mark) HASH_FIND_STR(x->sent, mark, s);
+    seen(&p->others, p->ran.is && (!s || s->who != p->who), now);
+}
+
 void trial_places(trial *x) {
     mp_time now = mp_world_now(x->w);
     for (size_t i = 0; i < mp_world_sims(x->w); i++) {
@@ -45,13 +63,13 @@ void trial_places(trial *x) {
             p->online = is_online(c);
             p->since = now;
         }
-        seen(&p->ran, mp_sim_running(mp_world_sim(x->w, i), NULL), now);
+        if (c) see_rest(x, p, c);
+        see_work(x, i, p, now);
         seen(&p->posting, mp_world_posting(x->w, i), now);
         seen(&p->late, mp_world_asked(x->w, i) < now - x->slack, now);
         seen(&p->loaded, c && mp_client_load(c), now);
         seen(&p->polled, c && mp_client_polling(c), now);
-        seen(&p->present, c && is_present(x, c), now);
-        if (c) see_rest(x, p, c);
+        seen(&p->present, c && is_present(x, p, c), now);
     }
 }
 
@@ -98,8 +116,9 @@ static void check_silence(trial *x, size_t i, mp_time now) {
     const mp_client *c = mp_world_client(x->w, i);
     if (!p->jobs || !p->online) return;
     mp_time from = later_of(later_of(p->since, p->posting.last), later_of(mp_world_heard(x->w, i), x->frozen));
-    mp_time asked = p->polled.last ? 4 * mp_pool_options(mp_world_pool(x->w))->cold_silence : 0;      /* being seen to run counts for so long */
-    if (now - from > p->silence + asked + x->slack) broke(x, "sim%zu has not said a word about its %d jobs for %lld ms", i, p->jobs, (long long)(now - from) / 1000);
+    const mp_pool_opts *o = mp_pool_options(mp_world_pool(x->w));
+    mp_time seen_to_run = p->polled.last || p->others.last ? 4 * later_of(o->cold_silence, o->node_silence) + 4 * o->poll : 0;      /* by asking, now and then: counts for so long */
+    if (!p->late.is && now - from > p->silence + seen_to_run + 4 * x->slack) broke(x, "sim%zu has not said a word about its %d jobs for %lld ms", i, p->jobs, (long long)(now - from) / 1000);
     from = later_of(from, later_of(p->ran.last, p->late.last));
     if (!p->running && mp_client_load(c) == p->jobs && now - from > p->patience + MP_MS(3000) + 4 * x->slack)
         broke(x, "sim%zu runs nothing for %lld ms, and its %d jobs stay there", i, (long long)(now - from) / 1000, p->jobs);
@@ -107,14 +126,12 @@ static void check_silence(trial *x, size_t i, mp_time now) {
 
 /* ---- clients that rest ------------------------------------------------------------------------------------------------------ */
 
-/* A minute, twice as long each time, as long as prompts that hang are there a minute more. */
+/* As long as prompts that hang are there a minute more each time. */
 static void check_rest(trial *x, size_t i, mp_time now) {
     place *p = &x->at[i];
-    mp_time t = MP_MS(60000);
     if (!p->online || !p->rest || !mp_world_client(x->w, i)) return;
-    for (int n = 1; n < p->rests && t < MP_MS(900000); n++) t *= 2;
-    mp_time due = p->rest + t;
-    if (p->loaded.last > due) due = p->loaded.last + MP_MS(60000);
+    mp_time due = p->rest + rest_of(p), hung = later_of(p->loaded.last, p->ran.last);
+    if (hung > due) due = hung + MP_MS(60000);
     if (now > later_of(due, later_of(p->since, x->frozen)) + x->slack) broke(x, "sim%zu rests for %lld s, longer than it should", i, (long long)(now - p->rest) / 1000000);
 }
 

@@ -176,6 +176,7 @@ void trial_posted(void *ud, size_t i, const char *path, const char *body) {
     memcpy(s->mark, k->own, sizeof s->mark);
     s->job = k->id;
     s->sim = i;
+    s->who = mp_client_serial(mp_world_client(x->w, i));
     HASH_ADD_STR(x->sent, mark, s);
 }
 

@@ -33,7 +33,7 @@ typedef struct sent {
     uint64_t job;
     size_t sim;
     mp_time dead;                                    /* nobody wants it since; 0: wanted */
-    uint32_t life;                                   /* of its sim, when it begun */
+    uint32_t who, life;                              /* the client's serial; of its sim, when it began */
     int begun, taken;
     UT_hash_handle hh;
 } sent;
@@ -41,7 +41,7 @@ typedef struct sent {
 /* What is seen of a server and its client. */
 typedef struct place {
     mp_time since;                                   /* it is online, or is not */
-    moment posting, late, loaded, ran, polled, present;          /* late: a request has waited for longer than it should */
+    moment posting, late, loaded, ran, others, polled, present;  /* others: a prompt of somebody else's runs; late: a request has waited for longer than it should */
     mp_time rest, stop;                              /* rest: begun; stop: the last interrupt was sent */
     mp_time silence, patience;                       /* the most that its jobs grant */
     uint32_t who, life;                              /* who: the client's serial; life: goes up with each restart */
