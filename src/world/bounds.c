@@ -54,15 +54,28 @@ static void see_work(trial *x, size_t i, place *p, mp_time now) {
     seen(&p->others, p->ran.is && (!s || s->who != p->who), now);
 }
 
+static void left(void *ud, const char *mark) {
+    trial *x = ud;
+    sent *s;
+    HASH_FIND_STR(x->sent, mark, s);
+    if (s && s->who == x->at[s->sim].who) broke(x, "sim%zu was let go of, and holds a prompt of job %llx", s->sim, (unsigned long long)s->job);
+}
+
+/* Who is taken out while it can be reached is let go of only when nothing of ours is left there. */
+static void see_link(trial *x, size_t i, place *p, const mp_client *c, mp_time now) {
+    if (is_online(c) == p->online) return;
+    p->online = is_online(c);
+    p->since = now;
+    const char *why = c && !p->online && !there(x, c) ? mp_client_problem(c) : NULL;
+    if (why && strcmp(why, "removed") == 0) mp_sim_marks(mp_world_sim(x->w, i), left, x);
+}
+
 void trial_places(trial *x) {
     mp_time now = mp_world_now(x->w);
     for (size_t i = 0; i < mp_world_sims(x->w); i++) {
         const mp_client *c = mp_world_client(x->w, i);
         place *p = &x->at[i];
-        if (is_online(c) != p->online) {
-            p->online = is_online(c);
-            p->since = now;
-        }
+        see_link(x, i, p, c, now);
         if (c) see_rest(x, p, c);
         see_work(x, i, p, now);
         seen(&p->posting, mp_world_posting(x->w, i), now);
@@ -135,6 +148,34 @@ static void check_rest(trial *x, size_t i, mp_time now) {
     if (now > later_of(due, later_of(p->since, x->frozen)) + x->slack) broke(x, "sim%zu rests for %lld s, longer than it should", i, (long long)(now - p->rest) / 1000000);
 }
 
+/* ---- prompts that nobody wants any more --------------------------------------------------------------------------------------- */
+
+/* A few requests, and for an interrupt that was not obeyed up to 32 s between two. */
+#define SOON MP_MS(5000)
+#define AGAIN MP_MS(40000)
+
+/* One of a job that has ended or is elsewhere: where it waits it is deleted, where it runs it is interrupted. */
+static void check_tomb(void *ud, const char *mark) {
+    trial *x = ud;
+    sent *s;
+    HASH_FIND_STR(x->sent, mark, s);
+    tracked *k = s ? tracked_by(x, s->job) : NULL;
+    if (!k) return;
+    const place *p = &x->at[s->sim];
+    const char *running;
+    mp_time now = mp_world_now(x->w);
+    mp_job_state state = mp_job_status(k->j);
+    if ((state == MP_JOB_ASSIGNED || state == MP_JOB_RUNNING) && strcmp(k->own, mark) == 0) { s->dead = 0; return; }
+    if (!s->dead) s->dead = now;
+    if (s->who != p->who || !p->online) return;      /* nobody is there to see to it */
+    mp_time from = later_of(later_of(s->dead, p->since), later_of(later_of(p->posting.last, p->late.last), x->frozen));
+    mp_sim_running(mp_world_sim(x->w, s->sim), &running);
+    int runs = running && strcmp(running, mark) == 0;
+    if (!runs && now - from > SOON) broke(x, "sim%zu keeps a prompt of job %llx that waits, and nobody deletes it", s->sim, ID(k));
+    if (runs && p->stop < s->dead && now - from > SOON) broke(x, "sim%zu runs a prompt of job %llx that nobody wants, and is not interrupted", s->sim, ID(k));
+    if (runs && now - later_of(from, p->stop) > AGAIN) broke(x, "sim%zu runs a prompt of job %llx that nobody wants, and is not interrupted again", s->sim, ID(k));
+}
+
 void trial_bounds(trial *x) {
     mp_time now = x->looked = mp_world_now(x->w);
     while (x->first < x->n && x->jobs[x->first].ends) x->first++;
@@ -149,6 +190,7 @@ void trial_bounds(trial *x) {
     }
     for (size_t i = 0; i < mp_world_sims(x->w); i++) {
         check_silence(x, i, now);
+        if (mp_world_client(x->w, i)) mp_sim_marks(mp_world_sim(x->w, i), check_tomb, x);
         check_rest(x, i, now);
     }
 }

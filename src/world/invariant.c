@@ -131,12 +131,6 @@ static void check_freed(trial *x, mp_client *c, size_t sim) {
     (void)c;
 }
 
-/* No prompt of its own any more, and its time in line counts from now. */
-static void attempt_over(tracked *k) {
-    k->own[0] = 0;
-    k->lined = 0;
-}
-
 /* Was it its turn, and may it run there? */
 void trial_sent(trial *x, mp_job *j, mp_client *c) {
     tracked *k = tracked_by(x, mp_job_id(j));
@@ -146,8 +140,9 @@ void trial_sent(trial *x, mp_job *j, mp_client *c) {
     if (k->excluded == (int)sim) broke(x, "job %llx goes to sim%zu, which it excludes", ID(k), sim);
     if (k->variant < 0 && !x->helped && !x->affinity[sim][k->kind] && claimed_by_others(x, sim, k->kind)) broke(x, "job %llx goes to sim%zu, which its hash is not for", ID(k), sim);
     if (mp_client_paused(c) || mp_client_draining(c) || x->paused) broke(x, "job %llx goes to sim%zu, which is paused", ID(k), sim);
-    attempt_over(k);
+    k->own[0] = 0;
     k->sim = sim;
+    k->lined = 0;
     check_wishes(x, k, c);
     check_freed(x, c, sim);
     count_passed(x, k, c);
@@ -252,13 +247,13 @@ void trial_event(void *ud, const mp_event *e) {
         x->t->retries++;
         k->retries++;
         k->disturbed = 1;
-        attempt_over(k);
+        k->lined = 0;
         break;
     case MP_EV_JOB_TAKEN_BACK:
         x->t->taken_back++;
         k->disturbed = 1;
         check_taken(x, k, e->node);
-        attempt_over(k);
+        k->lined = 0;
         break;
     case MP_EV_JOB_COMPLETED: case MP_EV_JOB_FAILED: case MP_EV_JOB_CANCELED: end_of(x, k, e->kind); break;
     default: break;

@@ -24,7 +24,7 @@ typedef struct tracked {
     mp_time lined;                                   /* in line since, as last looked; 0: not */
     moment attended;                                 /* somebody was there who may run it */
     size_t sim;                                      /* where its prompt is, or was last */
-    char own[37];                                    /* the prompt id that we gave it, "" before its POST and after its attempt */
+    char own[37];                                    /* the prompt id that we gave it, "" before its POST */
 } tracked;
 
 /* A prompt that was posted, by the id that we gave it. */
