@@ -153,7 +153,7 @@ function M.manifest(path)
   end
   local out, words = io.open(path, "ab")
   if not out then
-    core.make_folders(path)
+    core.beside(path)                                      -- makes the folders
     out, words = io.open(path, "ab")
   end
   if not out then return nil, task.error("io", words) end

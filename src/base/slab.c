@@ -2,8 +2,6 @@
 #include "base/slab.h"
 #include <stdlib.h>
 
-#define BLOCK ((size_t)1 << 14)                      /* and its alignment: a record's address gives its block */
-
 typedef struct spare { struct spare *next; } spare;  /* what a free record holds */
 struct mp_slab_block {
     mp_slab_block *next, *before;                    /* while it has room */
@@ -12,10 +10,11 @@ struct mp_slab_block {
 };
 #define HEAD ((sizeof(mp_slab_block) + 63) & ~(size_t)63)
 
-void mp_slab_init(mp_slab *s, size_t size) {
+void mp_slab_init(mp_slab *s, size_t size, size_t block) {
     memset(s, 0, sizeof *s);
     size_t to = size > 32 ? 64 : 16;                 /* whole lines of the cache, so that a record touches no more than it must */
     s->size = (size + to - 1) & ~(to - 1);
+    s->block = block;                                /* and its alignment: a record's address gives its block */
 }
 
 #ifdef __has_feature                                 /* clang says it so, gcc by a macro */
@@ -30,7 +29,7 @@ void *mp_slab_take(mp_slab *s) { return mp_alloc(s->size); }
 void mp_slab_give(mp_slab *s, void *x) { (void)s; free(x); }
 #else
 
-static uint32_t room(const mp_slab *s) { return (uint32_t)((BLOCK - HEAD) / s->size); }
+static uint32_t room(const mp_slab *s) { return (uint32_t)((s->block - HEAD) / s->size); }
 
 static void link_open(mp_slab *s, mp_slab_block *b) {
     b->before = NULL;
@@ -53,7 +52,7 @@ void mp_slab_close(mp_slab *s) {
 void *mp_slab_take(mp_slab *s) {
     mp_slab_block *b = s->open;
     if (!b) {
-        b = mp_aligned(BLOCK, BLOCK);
+        b = mp_aligned(s->block, s->block);
         memset(b, 0, sizeof *b);
         link_open(s, b);
         s->n_blocks++;
@@ -69,7 +68,7 @@ void *mp_slab_take(mp_slab *s) {
 
 void mp_slab_give(mp_slab *s, void *x) {
     if (!x) return;
-    mp_slab_block *b = (mp_slab_block *)((uintptr_t)x & ~(uintptr_t)(BLOCK - 1));
+    mp_slab_block *b = (mp_slab_block *)((uintptr_t)x & ~(uintptr_t)(s->block - 1));
     if (!b->spares && b->fresh == room(s)) link_open(s, b);
     spare *z = x;
     z->next = b->spares;

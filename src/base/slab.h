@@ -9,12 +9,12 @@
 
 typedef struct mp_slab_block mp_slab_block;
 typedef struct mp_slab {
-    size_t size;
+    size_t size, block;
     mp_slab_block *open;                             /* blocks with room, the one to take from first */
     size_t n_blocks, n_empty;
 } mp_slab;
 
-void mp_slab_init(mp_slab *s, size_t size);          /* size: of a record, at most 1 KiB */
+void mp_slab_init(mp_slab *s, size_t size, size_t block);    /* size: of a record; block: a power of two, some times as much */
 void mp_slab_close(mp_slab *s);                      /* all records must have been given back */
 void *mp_slab_take(mp_slab *s);                      /* zeroed; as mp_alloc it comes back or the program ends */
 void mp_slab_give(mp_slab *s, void *x);              /* NULL is fine */

@@ -49,7 +49,8 @@ struct mp_workflow {
     mp_bypass *bypassed;
     char *hash;                                      /* NULL: not known yet, or the base's (see same_hash) */
     uint32_t n_open;                                 /* seeds that are -1 */
-    int same_hash;                                   /* no change so far matters to the hash */
+    uint8_t same_hash;                               /* no change so far matters to the hash */
+    uint8_t alone;                                   /* the first of its base: many bases never have another, and need no block */
     change room[4];
 };
 
@@ -140,7 +141,7 @@ static base_t *base_new(const mp_json *root) {
     mp_buf t = { 0 };
     size_t k = 0;
     b->refs = 1;
-    mp_slab_init(&b->overlays, sizeof(mp_workflow));
+    mp_slab_init(&b->overlays, sizeof(mp_workflow), 4096);
     b->n_nodes = mp_json_count(root);
     b->nodes = mp_alloc(b->n_nodes * sizeof *b->nodes);
     b->inputs_end = mp_alloc(b->n_nodes * sizeof *b->inputs_end);
@@ -183,7 +184,8 @@ mp_workflow *mp_workflow_parse(const char *p, size_t n, mp_err *e) {
     mp_workflow *w = NULL;
     if (root && mp_graph_check(root, e) == 0) {
         base_t *b = base_new(root);
-        w = mp_slab_take(&b->overlays);
+        w = mp_alloc(sizeof *w);
+        w->alone = 1;
         w->refs = 1;
         w->same_hash = 1;
         w->base = b;
@@ -225,7 +227,8 @@ void mp_workflow_unref(mp_workflow *w) {
     free(w->bypassed);
     free(w->hash);
     base_t *b = w->base;
-    mp_slab_give(&b->overlays, w);
+    if (w->alone) free(w);
+    else mp_slab_give(&b->overlays, w);
     base_unref(b);
 }
 
@@ -246,6 +249,7 @@ static mp_str name_of(const mp_workflow *w, const change *c) { return mp_str_mak
 mp_workflow *mp_workflow_clone(const mp_workflow *w) {
     mp_workflow *c = mp_slab_take(&w->base->overlays);
     memcpy(c, w, offsetof(mp_workflow, room));
+    c->alone = 0;
     c->refs = 1;
     c->base->refs++;
     c->hash = mp_strdup(w->hash);

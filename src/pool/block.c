@@ -184,7 +184,7 @@ void block_looked(mp_client *c, uint64_t action, shape *s, const mp_result *r, m
 #if MP_MUTANT == 11
         there = 0, other = NULL;
 #endif
-        if (!other && b->by_value) spell(c, b->value, b->value);         /* looked for in vain: not again for every job */
+        if (!other && b->by_value && def) spell(c, b->value, b->value);           /* looked for in vain: not again for every job */
         if (other || b->by_value || (there && !b->looking)) block_lift(c, k, now);
         else if (b->looking) {                       /* refused what it offers by that very name, or does not have it: a real block */
             b->looking = 0;

@@ -138,6 +138,7 @@ struct mp_client {                                   /* what every message reads
     mp_time heard, moved, status_due, poll_at, poll_step;
     mp_time start_from, start_asked;                 /* nothing runs there since; next look */
     mp_time wake, survey_sent, block_at, socket_at;
+    mp_time answered;                                /* when the last look that was answered was sent */
     uint64_t connecting;
     long queue_remaining;
     uint64_t survey;                                 /* GET /queue under way */
@@ -306,6 +307,7 @@ int client_claims(const mp_client *c, const shape *s);
 int shape_may_run(const mp_client *c, const shape *s, int fallback); /* hard rules only */
 int job_may_run(const mp_client *c, const mp_job *j);
 int job_refused(const mp_job *j, const mp_client *c, const shape *s);  /* a value of it, there */
+int job_avoids(const mp_job *j, const mp_client *c);                 /* it failed there */
 int job_wants_not(const mp_job *j, const mp_client *c);              /* soft: it failed there, or the workflow rests there */
 mp_workflow *job_workflow_for(const mp_job *j, const mp_client *c, shape **s);       /* the variant that client would run */
 

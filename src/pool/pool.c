@@ -2,6 +2,8 @@
 #include "pool/inside.h"
 #include <stdlib.h>
 
+#define SLAB 16384
+
 void mp_pool_defaults(mp_pool_opts *o) {
     *o = (mp_pool_opts){
         .connect_timeout = MP_MS(10000), .request_timeout = MP_MS(30000), .unreachable = MP_MS(120000), .no_client = MP_MS(60000),
@@ -18,10 +20,10 @@ mp_pool *mp_pool_new(const mp_pool_opts *o, uint64_t seed_value, const mp_policy
     p->policy = policy;
     if (log) p->log = *log;
     mp_rng_seed(&p->rng, seed_value);
-    mp_slab_init(&p->jobs, sizeof(mp_job));
-    mp_slab_init(&p->tails, sizeof(struct tail));
-    mp_slab_init(&p->prompts, sizeof(prompt));
-    mp_slab_init(&p->requests, sizeof(under_way));
+    mp_slab_init(&p->jobs, sizeof(mp_job), SLAB);
+    mp_slab_init(&p->tails, sizeof(struct tail), SLAB);
+    mp_slab_init(&p->prompts, sizeof(prompt), SLAB);
+    mp_slab_init(&p->requests, sizeof(under_way), SLAB);
     p->check_at = MP_NEVER;
     p->least_no_client = o->no_client ? o->no_client : MP_NEVER;
     mp_heap_init(&p->delayed, offsetof(mp_job, heap_at));

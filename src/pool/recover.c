@@ -222,10 +222,16 @@ void survey_want(mp_client *c, mp_time now) {
     c->survey = act(c->pool, c, DO_SURVEY, NULL, "GET", &path, NULL, c->pool->o.request_timeout);
 }
 
+/* What may run for so long without our hearing of it can only hang; 0: nothing counts as that. */
+static mp_time longest(const mp_client *c) {
+    const mp_pool_opts *o = &c->pool->o;
+    return 4 * (o->cold_silence > o->node_silence ? o->cold_silence : o->node_silence);
+}
+
 /* A prompt of somebody else's has run there for so long that it must hang. */
 static int others_hang(const mp_client *c, mp_time now) {
-    const mp_pool_opts *o = &c->pool->o;
-    return c->others_since && now - c->others_since >= 4 * (o->cold_silence > o->node_silence ? o->cold_silence : o->node_silence);
+    mp_time bound = longest(c);
+    return c->others_since && bound && now - c->others_since >= bound;
 }
 
 /* Somebody else's prompt runs there and ours wait behind it: they are not silent, it is not their turn. But one prompt of theirs may
@@ -251,7 +257,7 @@ static void one_surveyed(prompt *pr, const mp_json *doc, mp_time now) {
         c->own_ids = -1;
     }
     /* Without a socket being seen to run is all that can be heard of it; but not for ever. */
-    if (c->polling && where == MP_PLACE_RUNNING && (pr->began == MP_NEVER || now - pr->began < 4 * c->pool->o.cold_silence)) c->moved = now;
+    if (c->polling && where == MP_PLACE_RUNNING && (pr->began == MP_NEVER || !longest(c) || now - pr->began < longest(c))) c->moved = now;
     if (pr->taking && where != MP_PLACE_ABSENT && pr->taken_at <= c->survey_sent && MP_MUTANT != 15) {     /* it runs, or was not deleted: it stays */
         pr->taking = pr->deleted = 0;
         pr->due = MP_NEVER;
@@ -287,6 +293,7 @@ void surveyed(mp_client *c, uint64_t action, const mp_result *r, mp_time now) {
         if (c->state == MP_CLIENT_ONLINE) link_reset(c, words, now);
     } else {
         if (c->state == MP_CLIENT_ONLINE) c->down_since = 0;
+        c->answered = c->survey_sent;
         others_run(c, mp_reply_running(doc), now);
         if (mp_reply_running(doc)) c->start_from = now;
         else c->start_looks++;
@@ -417,9 +424,10 @@ static outlook look_over(const mp_client *c) {
         if (pr->at <= AT_POSTING) continue;
         o.due = sooner(o.due, pr->due);
         if (pr->verdict && pr->verdict_at != MP_NEVER) o.due = sooner(o.due, pr->verdict_at + AFTER_VERDICT);
+        runs |= pr->at == AT_RUNNING;
+        if (!pr->job && pr->silence == MP_NEVER) continue;           /* nobody waits for it, and it may be silent: it is not to blame */
         if ((pr->job && !o.silent) || (pr->at == AT_RUNNING && (!o.silent || o.silent->at != AT_RUNNING))) o.silent = pr;
         if (pr->job && pr->at == AT_WAITING && !o.first) o.first = pr;
-        runs |= pr->at == AT_RUNNING;
     }
     if (runs) o.first = NULL;
     return o;
@@ -460,9 +468,12 @@ void give_up_unreachable(mp_client *c, mp_time now) {
     }
 }
 
+/* MP_NEVER also while a look is under way that may say why a prompt waits, and there was none since its time is over; and while the
+ * client rests anyway. */
 static mp_time silence_due(const mp_client *c, const outlook *o) {
-    if (!o->silent || o->silent->silence == MP_NEVER || (!o->silent->job && c->wedged) || (o->silent->at != AT_RUNNING && c->survey)) return MP_NEVER;
-    return c->moved + o->silent->silence;
+    if (!o->silent || o->silent->silence == MP_NEVER || (!o->silent->job && c->wedged)) return MP_NEVER;
+    mp_time due = c->moved + o->silent->silence;
+    return o->silent->at != AT_RUNNING && c->survey && c->answered < due ? MP_NEVER : due;
 }
 
 /* By when the first that waits should begin: nothing of ours runs there, and as far as we know nothing of others. */
@@ -494,7 +505,7 @@ static void rest(mp_client *c, prompt *guilty, const char *why, mp_fail_kind kin
 
 static void silenced(mp_client *c, prompt *pr, mp_time now) {
     if (pr->at == AT_RUNNING) rest(c, pr, "nothing was heard of its work for too long", MP_FAIL_TIMEOUT, "nothing was heard of the prompt for too long (node_silence_ms)", now);
-    else if (c->survey_sent <= c->moved || now - c->survey_sent > client_poll(c)) survey_want(c, now);     /* whose turn is it there? */
+    else if (c->answered < c->moved + pr->silence) survey_want(c, now);     /* whose turn is it there? */
     else rest(c, pr, "nothing moves there", MP_FAIL_LOST, "it waited too long where nothing moved (node_silence_ms)", now);
 }
 
@@ -504,7 +515,7 @@ static void rested(mp_client *c, mp_time now) {
     if (!c->prompts && !others_hang(c, now)) { client_unwedge(c, 0, now); return; }
     if (!c->prompts) survey_want(c, now);
     c->wedged_until = now + MP_MS(60000);
-    if (c->hopeless || !c->pool->o.node_silence || now - c->wedged_at < c->pool->o.node_silence) return;
+    if (c->hopeless || now - c->wedged_at < c->pool->o.node_silence) return;
     c->hopeless = 1;
     queue_presence(c->pool, now);
 }

@@ -55,7 +55,7 @@ static int again(mp_pool *p, mp_job *j, const mp_failure *f, mp_time *delay) {
     switch (f->kind) {
     case MP_FAIL_CONNECTION: case MP_FAIL_LOST: case MP_FAIL_INCOMPATIBLE:
         j->attempts--;
-        return ++j->losses <= MAX_LOSSES + (f->kind == MP_FAIL_INCOMPATIBLE ? p->n_clients : 0);     /* each client may refuse it once */
+        return ++j->losses <= MAX_LOSSES + (f->kind == MP_FAIL_INCOMPATIBLE ? p->n_clients + mp_workflow_count(j->w) : 0);      /* each client may refuse it once, or each of its names */
     case MP_FAIL_INVALID: case MP_FAIL_INTERRUPTED: case MP_FAIL_CANCELED: case MP_FAIL_POLICY: return 0;
     default:
         *delay = delay_of(p, j);
@@ -69,7 +69,7 @@ static int own_fault(const mp_failure *f) { return f->kind == MP_FAIL_NODE || f-
 /* A client that it has not been to and may go to, now or when it is there again: who waits for that in vain ends by no_client. */
 static int anybody_else(const mp_pool *p, const mp_job *j) {
     for (const mp_client *c = p->clients; c; c = c->next)
-        if (!c->removed && !c->draining && job_may_run(c, j) && !job_wants_not(j, c)) return 1;
+        if (!c->removed && !c->draining && job_may_run(c, j) && !job_avoids(j, c)) return 1;
     return 0;
 }
 

@@ -146,9 +146,11 @@ mp_workflow *job_workflow_for(const mp_job *j, const mp_client *c, shape **s) {
     const struct wishes *x = j->wishes;
     mp_workflow *w = NULL;
     *s = NULL;
-    for (size_t i = 0; i <= (x ? x->n_variants : 0); i++) {
+    size_t n = x ? x->n_variants + 1 : 1;
+    for (size_t k = 0; k < 2 * n && !(w && k == n); k++) {           /* twice: one that failed there is still better than one that it refused */
+        size_t i = k % n;
         shape *at = i ? x->variants[i - 1].s : j->s;
-        if (!shape_may_run(c, at, j->fallback) || (w && at != c->last_shape) || (x && shunned_by(j, c, at, 0))) continue;
+        if (!shape_may_run(c, at, j->fallback) || (w && at != c->last_shape) || shunned_by(j, c, at, k >= n)) continue;
         w = i ? x->variants[i - 1].w : j->w;
         *s = at;
         if (at == c->last_shape) break;
@@ -160,6 +162,12 @@ mp_workflow *job_workflow_for(const mp_job *j, const mp_client *c, shape **s) {
 static int rests(const mp_client *c, const shape *s) {
     const known *k = s->softs ? client_known((mp_client *)c, (shape *)s, 0) : NULL;
     return MP_MUTANT != 21 && k && k->block && !k->block->hard;
+}
+
+int job_avoids(const mp_job *j, const mp_client *c) {
+    shape *s = j->s;
+    if (j->wishes && j->wishes->n_variants) job_workflow_for(j, c, &s);
+    return shunned_by(j, c, s, 0);
 }
 
 int job_wants_not(const mp_job *j, const mp_client *c) {

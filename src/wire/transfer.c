@@ -36,8 +36,14 @@ void mp_make_folders(char *path) {
 
 char *mp_beside(const char *path) {
     static atomic_uint last;                         /* states may be in threads of one process */
+    static _Atomic uint64_t own;                     /* drawn once: processes in other containers may have our number */
+    uint64_t drawn = 0, none = 0;
     const char *slash = strrchr(path, '/');
-    return mp_format("%.*smoonpool-%ld-%u.part", slash ? (int)(slash + 1 - path) : 0, path, (long)getpid(), atomic_fetch_add(&last, 1) + 1);
+    if (!atomic_load(&own)) {
+        if (getentropy(&drawn, sizeof drawn) != 0) drawn = (uint64_t)getpid();
+        atomic_compare_exchange_strong(&own, &none, drawn | 1);
+    }
+    return mp_format("%.*smoonpool-%016llx-%u.part", slash ? (int)(slash + 1 - path) : 0, path, (unsigned long long)atomic_load(&own), atomic_fetch_add(&last, 1) + 1);
 }
 
 static void trouble(transfer *t) { if (!t->words) t->words = mp_strdup(strerror(errno)); }

@@ -11,6 +11,6 @@
 int mp_transfer_start(mp_loop *l, const mp_http_opts *o, const char *path, void (*done)(void *ud, const mp_http_reply *r, const char *words), void *ud, mp_err *e);
 void mp_make_folders(char *path);                    /* all folders above a file; path is as before afterwards */
 /* Where what will be at `path` is written until it is whole: in the same folder, under a name that no other transfer uses and that is
- * no longer than any other, "moonpool-PID-N.part". The caller frees. */
+ * no longer than any other, "moonpool-DIGITS-N.part". The caller frees. */
 char *mp_beside(const char *path);
 #endif

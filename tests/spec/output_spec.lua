@@ -846,6 +846,8 @@ describe("a file of 64 MB", function()
       local r = pool:submit(assert(wf:attach_image("1", "image", { path = dir .. "/source" }, "sent.png"))):wait()
       assert(r.status == "completed", r.error)
       local sent = peak()
+      local pipe = moonpool.core.beside(dir .. "/x"):gsub("-(%d+)%.part$", function(n) return ("-%d.part"):format(n + 1) end)      -- its place until it is whole
+      os.execute(("mkfifo %s; (sleep 0.3; timeout 60 sh -c 'wc -c <%s' >%s/count) &"):format(pipe, pipe, dir))
       assert(r:save(dir, { pattern = "{filename}" }))
       print(("%d MB to send, %d MB to save"):format(sent - before, peak() - sent))
     ]])
@@ -855,9 +857,6 @@ describe("a file of 64 MB", function()
     f:close()
     local s = K.server { outputs = { ["9"] = { images = { { filename = "large.bin", subfolder = "", type = "output" } } } }, view = { ["large.bin"] = { size = size } } }
     H.write(dir .. "/run", ([[
-      pipe=DIR/moonpool-$$-1.part                      # its place until it is whole
-      mkfifo $pipe
-      (sleep 0.3; timeout 60 sh -c "wc -c <$pipe" >DIR/count) &
       exec env ASAN_OPTIONS=quarantine_size_mb=1 MOONPOOL DIR/script.lua URL DIR
     ]]):gsub("%u%u%u+", { DIR = dir, MOONPOOL = H.moonpool, URL = s.url }))
     local out = H.run("timeout 60 sh " .. dir .. "/run")                   -- until both have ended

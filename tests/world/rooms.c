@@ -87,7 +87,7 @@ static const char *try_slab_of(size_t size, uint64_t seed, size_t *steps) {
     mp_slab s;
     mp_rng r;
     mp_rng_seed(&r, seed);
-    mp_slab_init(&s, size);
+    mp_slab_init(&s, size, 16384);
     for (int step = 0; step < 40000 && !wrong; step++, ++*steps) {
         size_t i = mp_rng_below(&r, step / 10000 % 2 ? HELD : HELD / 20);        /* few and many, by turns */
         if (held[i]) {
