@@ -82,6 +82,7 @@ static void offline(mp_client *c, const char *why, mp_time now) {
     for (prompt *pr = c->prompts; pr; pr = pr->next) {
         pr->gap = 1;
         pr->history = 0;
+        if (pr->taking) pr->taking = pr->deleted = 0;                    /* it may have run meanwhile, and been forgotten since */
     }
     mp_logf(&c->pool->log, !c->pool->closing && !c->removed && (was == MP_CLIENT_ONLINE || c->failures == 1) ? MP_LOG_WARN : MP_LOG_DEBUG, "client %s is offline: %s", c->name, why);
     if (!c->removed) link_told(c, now);              /* else it was said when it was taken out */

@@ -20,7 +20,7 @@ typedef struct {
     mp_world *w;
     tracked jobs[JOBS];
     size_t n, ended, lost;                           /* lost: how often a client went offline */
-    mp_time online;                                  /* the newest */
+    mp_time online, taken;                           /* the newest; taken: the newest take-back, 0: none */
 } play;
 
 static char words[400];
@@ -44,6 +44,7 @@ static void on_event(void *ud, const mp_event *e) {
         if (c && mp_client_get_state(c) == MP_CLIENT_ONLINE) x->online = now;
         else x->lost++;
     }
+    if (e->kind == MP_EV_JOB_TAKEN_BACK) x->taken = now;
     for (size_t i = 0; i < x->n; i++) {
         tracked *t = &x->jobs[i];
         if (t->id != e->job) continue;
@@ -70,7 +71,7 @@ static void begin(play *x, const mp_world_opts *o, const mp_sim_opts *s, int slo
     x->w = mp_world_new(o);
     mp_world_add_sim(x->w, s, &c);
     mp_world_watch(x->w, on_event, on_step, x);
-    mp_pool_want(mp_world_pool(x->w), 1u << MP_EV_JOB_RETRYING | 1u << MP_EV_JOB_STARTED);
+    mp_pool_want(mp_world_pool(x->w), 1u << MP_EV_JOB_RETRYING | 1u << MP_EV_JOB_STARTED | 1u << MP_EV_JOB_TAKEN_BACK);
 }
 
 static const char *over(play *x, const char *bad) {
@@ -146,6 +147,7 @@ static void cancel(mp_world *w, void *ud, size_t i) {
 
 static void cut(mp_world *w, void *ud, size_t linger_ms) { (void)ud; mp_world_cut(w, 0, MP_MS((mp_time)linger_ms)); }
 static void restart(mp_world *w, void *ud, size_t unused) { (void)ud; (void)unused; mp_world_down(w, 0, mp_world_now(w) + MP_MS(500)); }
+static void darken(mp_world *w, void *ud, size_t s) { (void)ud; mp_world_dark(w, 0, mp_world_now(w) + (mp_time)s * S); }
 static void lose_reply(mp_world *w, void *ud, size_t unused) { (void)ud; (void)unused; mp_world_lose_replies(w, 0, 1); }
 static void mute(mp_world *w, void *ud, size_t s) { (void)ud; mp_world_mute(w, 0, mp_world_now(w) + (mp_time)s * S); }
 static void break_replies(mp_world *w, void *ud, size_t s) { (void)ud; mp_world_break(w, 0, mp_world_now(w) + (mp_time)s * S); }
@@ -310,26 +312,30 @@ static const char *silent_while_the_link_flaps(void) {
 
 /* ---- moved while they wait ------------------------------------------------------------------------------------------------------------- */
 
-/* How long 20 jobs take on two servers, of which one is four times as fast, from when both know the workflow. */
-static mp_time makespan(int take_backs, uint64_t seed, int *bad) {
+/* 20 jobs at 100 s, when both servers know the workflow; the second is four times as fast. */
+static void begin_batch(play *x, const mp_world_opts *o) {
     static const mp_sim_opts slow = { .speed = 1, .costs = STEPS }, fast = { .speed = 4, .costs = STEPS };
     mp_client_opts c = { .slots = 2 };
+    begin(x, o, &slow, 2);
+    mp_world_add_sim(x->w, &fast, &c);
+    for (int i = 0; i < 4; i++) at(x, (3 + i) * S, submit_again, 10);
+    for (int i = 0; i < 20; i++) at(x, 100 * S + i, submit_again, 10);
+}
+
+static mp_time makespan(int take_backs, uint64_t seed, int *bad) {
     mp_world_opts o = usual();
-    mp_time last = 0, from = 100 * S;
+    mp_time last = 0;
     play x;
     o.seed = seed;
     o.pool.take_backs = take_backs;
-    begin(&x, &o, &slow, 2);
-    mp_world_add_sim(x.w, &fast, &c);
-    for (int i = 0; i < 4; i++) at(&x, (3 + i) * S, submit_picture, 10);
-    for (int i = 0; i < 20; i++) at(&x, from + i, submit_picture, 10);
+    begin_batch(&x, &o);
     mp_world_run(x.w, 3600 * S);
     for (size_t i = 0; i < x.n; i++) {
         *bad |= x.jobs[i].how != MP_EV_JOB_COMPLETED;
         last = x.jobs[i].ended > last ? x.jobs[i].ended : last;
     }
     over(&x, NULL);
-    return last - from;
+    return last - 100 * S;
 }
 
 /* The last on the slow server waits there behind another, while the fast one has nothing left: moved, it is done before the other is. */
@@ -345,12 +351,35 @@ static const char *moved_to_who_is_free(void) {
     return with < 0.9 * without ? NULL : wrong("20 jobs take %.1f s with take-backs, %.1f s without", with, without);
 }
 
+/* A server goes out of reach while a prompt is being taken back from it, and is restarted: that nothing is known of the prompt afterwards is
+ * no proof that it never ran. At each millisecond around the take-back of the run in which nothing happens. */
+static const char *lost_while_being_moved(void) {
+    mp_world_opts o = usual();
+    const char *bad = NULL;
+    play quiet, x;
+    begin_batch(&quiet, &o);
+    mp_world_run(quiet.w, 3600 * S);
+    mp_time when = quiet.taken;
+    over(&quiet, NULL);
+    if (!when) return "nothing is taken back";
+    for (int ms = 0; ms <= 30 && !bad; ms++) {
+        begin_batch(&x, &o);
+        at(&x, when - MP_MS(ms), darken, 2);
+        at(&x, when + S, restart, 0);
+        mp_world_run(x.w, 3600 * S);
+        if (x.taken > when + S) bad = wrong("dark %d ms before: taken back from a server that was restarted", ms);
+        if (!bad) bad = all_end(&x, 0, MP_EV_JOB_COMPLETED, 0, 3600 * S);
+        over(&x, NULL);
+    }
+    return bad;
+}
+
 typedef struct { const char *name; const char *(*run)(void); } one_case;
 static const one_case cases[] = {
     { "deaf", found_behind_a_deaf_socket }, { "reply", found_without_a_reply }, { "long", behind_a_long_one }, { "hangs", behind_one_that_hangs }, { "seemed", behind_one_that_seemed_to_hang },
    
     { "silent", one_silent_for_a_while }, { "for_ever", one_silent_for_ever }, { "canceled", canceled_and_endless }, { "restarted", restarted_at_rest },
-    { "flaps", silent_while_the_link_flaps }, { "moved", moved_to_who_is_free },
+    { "flaps", silent_while_the_link_flaps }, { "moved", moved_to_who_is_free }, { "moving", lost_while_being_moved },
 };
 
 int main(int argc, char **argv) {
