@@ -92,7 +92,7 @@ static void count_passed(trial *x, const tracked *k, const mp_client *c) {
         if (!x->jobs[i].ends && !x->jobs[i].odd && mp_job_in_line(x->jobs[i].j) && mp_client_takes(c, x->jobs[i].j)) waits[group_of(x, x->jobs[i].kind)] = 1;
     for (size_t g = 0; g <= CLASSES; g++) {
         x->passed[g] = waits[g] && g != group_of(x, k->kind) ? x->passed[g] + 1 : 0;
-        if (x->passed[g] > 64 + MAX_SIMS) broke(x, "a group was passed over %zu times", x->passed[g]);
+        if (x->passed[g] > 64 + mp_world_sims(x->w)) broke(x, "a group was passed over %zu times", x->passed[g]);
     }
 }
 
@@ -114,6 +114,21 @@ static int works(const trial *x, const mp_client *c, const tracked *k, size_t i)
            mp_pool_client(mp_world_pool(x->w), mp_client_serial(c)) && mp_client_may_run(mp_world_pool(x->w), c, hash) && !rests(c, hash);
 }
 
+/* A free slot, the first or a further one: prompts go out one after the other. */
+static int has_slot(const trial *x, size_t i, const mp_client *c) {
+    return mp_client_load(c) < mp_client_slots(c) && !mp_world_posting(x->w, i) && !x->paused && mp_client_get_state(c) == MP_CLIENT_ONLINE && !mp_client_problem(c) &&
+           !mp_client_paused(c) && !mp_client_draining(c);
+}
+
+/* It gets a second prompt, and another client that takes this job has none. */
+static void check_stage(trial *x, const tracked *k, const mp_client *c) {
+    for (size_t i = 0; i < mp_world_sims(x->w) && mp_client_load(c) && !x->wild_routes; i++) {
+        const mp_client *o = mp_world_client(x->w, i);
+        int freed = !x->oom_at[i] || mp_world_now(x->w) - x->oom_at[i] > MP_MS(2000);
+        if (o && o != c && mp_client_load(o) == 0 && freed && has_slot(x, i, o) && mp_client_takes(o, k->j)) broke(x, "job %llx goes to sim%zu, which has another, though sim%zu has none", ID(k), k->sim, i);
+    }
+}
+
 static void check_wishes(trial *x, const tracked *k, const mp_client *c) {
     mp_client *liked = k->preferred >= 0 ? mp_world_client(x->w, (size_t)k->preferred) : NULL;
     if (mp_world_now(x->w) < k->ready) broke(x, "job %llx is sent before its delay is over", ID(k));
@@ -131,6 +146,35 @@ static void check_freed(trial *x, mp_client *c, size_t sim) {
     (void)c;
 }
 
+static size_t capable(const trial *x, const tracked *k) {
+    size_t n = 0;
+    for (size_t i = 0; i < mp_world_sims(x->w); i++) {
+        const mp_client *c = mp_world_client(x->w, i);
+        n += c && k->excluded != (int)i && mp_client_get_state(c) == MP_CLIENT_ONLINE &&
+             (mp_client_may_run(mp_world_pool(x->w), c, mp_workflow_hash(x->wf[k->kind])) || (k->variant >= 0 && mp_client_may_run(mp_world_pool(x->w), c, mp_workflow_hash(x->wf[k->variant]))));
+    }
+    return n;
+}
+
+/* Of equal rank, and nothing odd about either: the first of its class goes first; and where nothing goes wrong, the one with the
+ * fewest clients, then the first; until somebody may have been passed over too often. */
+static int goes_before(const trial *x, const tracked *o, const tracked *k) {
+    if (!x->faulty && !x->helped && x->sends < 64) {
+        size_t m = capable(x, o), n = capable(x, k);
+        return m != n ? m < n : o < k;
+    }
+    return o->kind == k->kind && !k->disturbed && !k->odd && k->sends == 1 && !x->helped && !o->disturbed && !o->odd && !o->sends && o->queued < k->queued;
+}
+
+/* No job of higher rank waits that this client takes, whatever it is. */
+static void check_turn(trial *x, const tracked *k, const mp_client *c) {
+    for (size_t i = x->first; i < x->n; i++) {
+        const tracked *o = &x->jobs[i];
+        if (o->ends || o == k || o->priority < k->priority || !mp_job_in_line(o->j) || !mp_client_takes(c, o->j)) continue;
+        if (o->priority > k->priority || goes_before(x, o, k)) broke(x, "job %llx goes to sim%zu before job %llx", ID(k), k->sim, ID(o));
+    }
+}
+
 /* Was it its turn, and may it run there? */
 void trial_sent(trial *x, mp_job *j, mp_client *c) {
     tracked *k = tracked_by(x, mp_job_id(j));
@@ -144,15 +188,12 @@ void trial_sent(trial *x, mp_job *j, mp_client *c) {
     k->sim = sim;
     k->lined = 0;
     check_wishes(x, k, c);
+    check_stage(x, k, c);
     check_freed(x, c, sim);
     count_passed(x, k, c);
     k->sends++;
-    if (k->disturbed || k->odd || k->sends > 1 || x->helped) return;     /* helped: who waited long has more clients, and so goes later */
-    for (size_t i = 0; i < x->n; i++) {
-        const tracked *o = &x->jobs[i];
-        if (o->ends || o == k || o->kind != k->kind || o->disturbed || o->odd || o->sends || !mp_job_in_line(o->j)) continue;
-        if (o->priority > k->priority || (o->priority == k->priority && o->queued < k->queued)) broke(x, "job %llx overtakes job %llx", ID(k), ID(o));
-    }
+    x->sends++;
+    check_turn(x, k, c);
 }
 
 /* The pool posts to a server: a prompt, of the job that it said last, or something about one. */
@@ -273,12 +314,6 @@ static int somebody_waits(const trial *x, const mp_client *c) {
         if (!k->ends && mp_job_in_line(k->j) && mp_client_takes(c, k->j)) return 1;
     }
     return 0;
-}
-
-/* A free slot, the first or a further one: prompts go out one after the other. */
-static int has_slot(const trial *x, size_t i, const mp_client *c) {
-    return mp_client_load(c) < mp_client_slots(c) && !mp_world_posting(x->w, i) && !x->paused && mp_client_get_state(c) == MP_CLIENT_ONLINE && !mp_client_problem(c) &&
-           !mp_client_paused(c) && !mp_client_draining(c);
 }
 
 static void check_idle(trial *x, size_t i, const mp_client *c, const mp_pool_stats *s) {

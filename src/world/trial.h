@@ -69,7 +69,7 @@ typedef struct trial {
     place at[MAX_SIMS];
     uint64_t sending[MAX_SIMS];                      /* the job whose prompt goes there next */
     sent *sent;
-    size_t first;                                    /* jobs before have ended */
+    size_t first, sends;                             /* first: jobs before have ended */
     mp_time looked, changed;                         /* at all bounds; who may run what: clients came or went, were blocked or no longer */
     mp_rng opt;                                      /* what the pool's options are drawn from */
     mp_policy policy;
