@@ -108,7 +108,7 @@ static void online(mp_client *c, mp_time now) {
     if (c->polling) c->poll_at = now;
     c->tried = 1;
     /* With prompts there, the link has proven itself only when their whereabouts are known: see surveyed. */
-    if (c->prompts) c->moved += now - c->lost_at;    /* it could not be heard meanwhile */
+    if (c->prompts) c->moved += c->moved <= c->lost_at ? now - c->lost_at : 0;          /* it could not be heard meanwhile; the socket may have been first */
     else {
         c->down_since = 0;
         c->moved = now;

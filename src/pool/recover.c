@@ -468,10 +468,10 @@ void give_up_unreachable(mp_client *c, mp_time now) {
     }
 }
 
-/* MP_NEVER also while a look is under way that may say why a prompt waits, and there was none since its time is over; and while the
- * client rests anyway. */
+/* MP_NEVER also while a look is under way that may say why a prompt waits, and there was none since its time is over; while it is looked
+ * for in the history; and while the client rests anyway. */
 static mp_time silence_due(const mp_client *c, const outlook *o) {
-    if (!o->silent || o->silent->silence == MP_NEVER || (!o->silent->job && c->wedged)) return MP_NEVER;
+    if (!o->silent || o->silent->silence == MP_NEVER || o->silent->history || (!o->silent->job && c->wedged)) return MP_NEVER;
     mp_time due = c->moved + o->silent->silence;
     return o->silent->at != AT_RUNNING && c->survey && c->answered < due ? MP_NEVER : due;
 }
