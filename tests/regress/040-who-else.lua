@@ -61,6 +61,41 @@ describe("a job that a client refuses for a value", function()
   end)
 end)
 
+describe("a variant", function()
+  after_each(K.clean)
+
+  it("that a client has blocked is not what is sent there after the other failed", function()
+    local s = K.sim()
+    s:fail { class = "KSampler", message = "once", times = 1 }
+    local pool = K.pool_of { { s, { slots = 1 } } }
+    local r = K.completed(pool:submit_variants({ K.picture():input("4", "ckpt_name", "not_here.safetensors"), K.picture() }, { max_attempts = 3 }))
+    assert.equal(2, r.attempts)
+    assert.is_true(s:record().prompts <= 2)
+  end)
+end)
+
+describe("a look in the catalogue", function()
+  after_each(K.clean)
+  local scripted = K.scripted(it, pending)
+
+  scripted("that failed is no proof that a name is not there", function()
+    local s = K.server { models = { "sub\\preset" }, status = { ["/object_info/CheckpointLoaderSimple"] = { 502 } } }
+    local pool = K.pool_of({ s }, { catalogue_ms = 50 })
+    for i = 1, 2 do
+      local r = K.completed(pool:submit(K.picture(i):input("4", "ckpt_name", "sub/preset")))
+      assert.equal("sub\\preset", r.workflow:input("4", "ckpt_name"))
+    end
+  end)
+
+  scripted("is not what a job waits for that another client may run after its rest", function()
+    local a, b = K.server { models = { "x" } }, K.server { models = { "preset" }, errors = { { type = "RuntimeError", message = "once", node = "3" } } }
+    local pool = K.pool_of({ { a, { name = "a" } }, { b, { name = "b" } } }, { cooldown_ms = 300 })
+    local one = K.ended(pool:submit(K.picture(1):input("4", "ckpt_name", "preset"), { excluded_clients = { "a" }, max_attempts = 1 }))
+    assert.equal("failed", one.status)
+    assert.equal("b", K.completed(pool:submit(K.picture(2):input("4", "ckpt_name", "preset"))).client)
+  end)
+end)
+
 describe("of more than sixteen free clients", function()
   after_each(K.clean)
 

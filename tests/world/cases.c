@@ -96,14 +96,33 @@ static const char *over(play *x, const char *bad) {
 /* What hangs there hears no interrupt either. */
 static void deafen(play *x) { mp_sim_deafen(mp_world_sim(x->w, 0), 1000000); }
 
-static void submit_text(play *x, const char *text, int attempts) {
+static void submit_within(play *x, const char *text, int attempts, mp_time silence) {
     mp_job_opts o;
     mp_workflow *wf = mp_workflow_parse(text, strlen(text), NULL);
     mp_job_defaults(&o);
     o.max_attempts = attempts;
+    o.node_silence = silence;
     const mp_job *j = mp_pool_submit(mp_world_pool(x->w), wf, &o, mp_world_now(x->w), NULL);
     x->jobs[x->n++].id = mp_job_id(j);
     mp_workflow_unref(wf);
+}
+
+static void submit_text(play *x, const char *text, int attempts) { submit_within(x, text, attempts, 0); }
+
+static void submit_brief(mp_world *w, void *ud, size_t steps) {      /* a minute of silence is too much for it */
+    char text[2000];
+    play *x = ud;
+    (void)w;
+    snprintf(text, sizeof text, PICTURE, x->n + 1, (int)steps);
+    submit_within(x, text, 1, 60 * S);
+}
+
+static void submit_endless(mp_world *w, void *ud, size_t steps) {    /* it may be silent for ever */
+    char text[2000];
+    play *x = ud;
+    (void)w;
+    snprintf(text, sizeof text, PICTURE, x->n + 1, (int)steps);
+    submit_within(x, text, 1, MP_NEVER);
 }
 
 static void submit_picture(mp_world *w, void *ud, size_t steps) {
@@ -150,6 +169,11 @@ static void restart(mp_world *w, void *ud, size_t unused) { (void)ud; (void)unus
 static void darken(mp_world *w, void *ud, size_t s) { (void)ud; mp_world_dark(w, 0, mp_world_now(w) + (mp_time)s * S); }
 static void lose_reply(mp_world *w, void *ud, size_t unused) { (void)ud; (void)unused; mp_world_lose_replies(w, 0, 1); }
 static void mute(mp_world *w, void *ud, size_t s) { (void)ud; mp_world_mute(w, 0, mp_world_now(w) + (mp_time)s * S); }
+static void only_ask(mp_world *w, void *ud, size_t s) {              /* no socket, and slow replies */
+    (void)ud;
+    mp_world_no_socket(w, 0, (mp_time)s * S);
+    mp_world_slow(w, 0, (mp_time)s * S, MP_MS(1200));
+}
 static void break_replies(mp_world *w, void *ud, size_t s) { (void)ud; mp_world_break(w, 0, mp_world_now(w) + (mp_time)s * S); }
 
 static void at(play *x, mp_time t, void (*fn)(mp_world *, void *, size_t), size_t arg) { mp_world_at(x->w, t, fn, x, arg); }
@@ -226,6 +250,41 @@ static const char *behind_one_that_hangs(void) {
     play x;
     wait_behind(&x, &o, 0);
     return over(&x, all_end(&x, 1, MP_EV_JOB_FAILED, 3600 * S, 5400 * S));
+}
+
+/* Looks are answered later than the next one is due: by asking alone, and beside a socket. */
+static const char *behind_one_that_hangs_far_away(void) {
+    static const mp_sim_opts hangs = { .speed = 1, .costs = "{\"EmptyImage\":{\"ms\":360000000}}" };
+    const char *bad = NULL;
+    for (int asked = 0; asked < 2 && !bad; asked++) {
+        mp_world_opts o = usual();
+        play x;
+        if (!asked) {
+            o.pool.poll = MP_MS(100);
+            o.delay_min = MP_MS(60);
+            o.delay_max = MP_MS(80);
+        }
+        begin(&x, &o, &hangs, 2);
+        if (asked) at(&x, 0, only_ask, 100000);
+        at(&x, 20 * S, foreign, 0);
+        at(&x, 21 * S, submit_picture, 5);
+        mp_world_run(x.w, 36000 * S);
+        bad = over(&x, ends(&x, 0, MP_EV_JOB_FAILED, 3600 * S, 6000 * S));
+    }
+    return bad;
+}
+
+/* With all bounds off nothing of theirs hangs; a job with a bound of its own waits its turn. */
+static const char *behind_one_with_nothing_bounded(void) {
+    static const mp_sim_opts by_steps = { .speed = 1, .costs = "{\"KSampler\":{\"ms\":0,\"step_ms\":1000}}" };
+    mp_world_opts o = usual();
+    play x;
+    o.pool.node_silence = o.pool.cold_silence = 0;
+    begin(&x, &o, &by_steps, 2);
+    at(&x, 20 * S, foreign, 200);
+    at(&x, 21 * S, submit_brief, 5);
+    mp_world_run(x.w, 36000 * S);
+    return over(&x, x.jobs[0].retries ? "it was sent again" : ends(&x, 0, MP_EV_JOB_COMPLETED, 220 * S, 240 * S));
 }
 
 /* It ends while the client rests for its sake: within a minute the rest is over. */
@@ -374,9 +433,39 @@ static const char *lost_while_being_moved(void) {
     return bad;
 }
 
+/* ---- who has no bound does not take that of others away ----------------------------------------------------------------------------------- */
+
+static const char *canceled_without_a_bound(void) {
+    mp_world_opts o = usual();
+    mp_sim_opts s = { .speed = 1, .costs = FOR_EVER };
+    play x;
+    begin(&x, &o, &s, 2);
+    deafen(&x);
+    at(&x, 3 * S, submit_endless, 1);
+    at(&x, 4 * S, submit_plain, 0);
+    at(&x, 10 * S, cancel, 0);
+    mp_world_run(x.w, 36000 * S);
+    return over(&x, ends(&x, 1, MP_EV_JOB_FAILED, 11 * S, 903 * S + 300 * S + 180 * S));
+}
+
+/* The pool allows any silence, one job does not: the client rests for its sake, and in the end nobody counts on it. */
+static const char *hopeless_without_a_bound(void) {
+    mp_world_opts o = usual();
+    mp_sim_opts s = { .speed = 1, .costs = FOR_EVER };
+    play x;
+    o.pool.node_silence = 0;
+    begin(&x, &o, &s, 2);
+    deafen(&x);
+    at(&x, 3 * S, submit_brief, 1);
+    at(&x, 100 * S, submit_plain, 0);
+    mp_world_run(x.w, 36000 * S);
+    return over(&x, ends(&x, 1, MP_EV_JOB_FAILED, 100 * S, 400 * S));
+}
+
 typedef struct { const char *name; const char *(*run)(void); } one_case;
 static const one_case cases[] = {
     { "deaf", found_behind_a_deaf_socket }, { "reply", found_without_a_reply }, { "long", behind_a_long_one }, { "hangs", behind_one_that_hangs }, { "seemed", behind_one_that_seemed_to_hang },
+    { "far", behind_one_that_hangs_far_away }, { "nothing", behind_one_with_nothing_bounded }, { "tomb", canceled_without_a_bound }, { "hopeless", hopeless_without_a_bound },
    
     { "silent", one_silent_for_a_while }, { "for_ever", one_silent_for_ever }, { "canceled", canceled_and_endless }, { "restarted", restarted_at_rest },
     { "flaps", silent_while_the_link_flaps }, { "moved", moved_to_who_is_free }, { "moving", lost_while_being_moved },
