@@ -280,22 +280,20 @@ static const char **with_bearer(lua_State *L, const char **headers, const char *
     return v;
 }
 
-/* pool:add_client(url, options) -> client, or nil, err */
 static int hex(char c) { return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1; }
 
 /* "anna:p%40ss" as it stands in an address -> anna:p@ss, on the stack's top. What is no escape, or one of NUL, stays. */
 static const char *unescaped(lua_State *L, const char *z, const char *end) {
-    luaL_Buffer b;
-    for (luaL_buffinit(L, &b); z < end; z++) {
+    mp_buf *b = l_box(L);
+    for (; z < end; z++) {
         int high = *z == '%' && end - z > 2 ? hex(z[1]) : -1, low = high < 0 ? -1 : hex(z[2]);
-        if (low < 0 || high + low == 0) { luaL_addchar(&b, *z); continue; }
-        luaL_addchar(&b, (char)(high << 4 | low));
-        z += 2;
+        mp_buf_putc(b, low < 0 || high + low == 0 ? *z : (char)(high << 4 | low));
+        if (low >= 0 && high + low) z += 2;
     }
-    luaL_pushresult(&b);
-    return lua_tostring(L, -1);
+    return lua_pushlstring(L, b->p ? b->p : "", b->n);
 }
 
+/* pool:add_client(url, options) -> client, or nil, err */
 static int pool_add_client(lua_State *L) {
     l_pool *lp = l_check_pool(L, 1);
     const char *url = luaL_checkstring(L, 2);

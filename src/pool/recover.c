@@ -504,9 +504,9 @@ static void rest(mp_client *c, prompt *guilty, const char *why, mp_fail_kind kin
 }
 
 static void silenced(mp_client *c, prompt *pr, mp_time now) {
-    if (pr->at == AT_RUNNING) rest(c, pr, "nothing was heard of its work for too long", MP_FAIL_TIMEOUT, "nothing was heard of the prompt for too long (node_silence_ms)", now);
-    else if (c->answered < c->moved + pr->silence) survey_want(c, now);     /* whose turn is it there? */
-    else rest(c, pr, "nothing moves there", MP_FAIL_LOST, "it waited too long where nothing moved (node_silence_ms)", now);
+    if (pr->at != AT_RUNNING && c->answered < c->moved + pr->silence) survey_want(c, now);     /* whose turn is it there? */
+    else if (pr->at != AT_RUNNING && c->others_since) rest(c, pr, "somebody else's prompt hangs there", MP_FAIL_LOST, "it waited too long behind somebody else's prompt (node_silence_ms)", now);
+    else rest(c, pr, "nothing was heard of its work for too long", MP_FAIL_TIMEOUT, "nothing was heard of the prompt for too long (node_silence_ms)", now);
 }
 
 /* A prompt that hangs there still is proof enough for another rest; and when it has hung for as long as any node may be silent, nobody
