@@ -104,8 +104,8 @@ static void check_nobody(trial *x, tracked *k, mp_time now) {
     for (size_t i = 0; i < mp_world_sims(x->w) && !attended; i++) attended = x->at[i].present.last > k->attended.last && may_run(x, k, i) ? 1 + x->at[i].present.is : 0;
     if (attended) k->attended.last = now;
     seen(&k->attended, attended == 2, now);
-    mp_time from = later_of(later_of(k->lined, k->attended.last), later_of(x->changed, x->frozen)), bound = o->no_client;
-    if (x->helped) bound += o->no_client + 2 * o->affinity_fallback;     /* others may help, and then there is nobody of them either */
+    mp_time from = later_of(later_of(k->lined, k->attended.last), later_of(x->changed, x->frozen)), bound = k->nobody;
+    if (x->helped) bound += k->nobody + 2 * o->affinity_fallback;     /* others may help, and then there is nobody of them either */
     if (now - from > bound + x->slack) broke(x, "job %llx waits for %lld ms though nobody is there who may run it", ID(k), (long long)(now - from) / 1000);
 }
 
@@ -113,7 +113,7 @@ static void check_nobody(trial *x, tracked *k, mp_time now) {
 
 static void count_there(trial *x, tracked *k, mp_job_state s, mp_time now) {
     place *p = &x->at[k->sim];
-    mp_time from = later_of(p->since, x->frozen), bound = mp_pool_options(mp_world_pool(x->w))->unreachable;
+    mp_time from = later_of(p->since, x->frozen), bound = k->away;
     k->lined = 0;
     p->jobs++;
     p->running += s == MP_JOB_RUNNING;

@@ -4,154 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define PLAIN "{\"1\":{\"class_type\":\"EmptyImage\",\"inputs\":{\"width\":64,\"height\":64,\"batch_size\":1,\"color\":0}}," \
-    "\"2\":{\"class_type\":\"SaveImage\",\"inputs\":{\"images\":[\"1\",0],\"filename_prefix\":\"a\"}}}"
-#define TEXT_TO_IMAGE "{\"4\":{\"class_type\":\"CheckpointLoaderSimple\",\"inputs\":{\"ckpt_name\":\"sd15.safetensors\"}}," \
-    "\"5\":{\"class_type\":\"EmptyLatentImage\",\"inputs\":{\"width\":512,\"height\":512,\"batch_size\":1}}," \
-    "\"6\":{\"class_type\":\"CLIPTextEncode\",\"inputs\":{\"text\":\"x\",\"clip\":[\"4\",1]}}," \
-    "\"3\":{\"class_type\":\"KSampler\",\"inputs\":{\"seed\":-1,\"steps\":8,\"cfg\":7,\"sampler_name\":\"euler\",\"scheduler\":\"normal\",\"denoise\":1," \
-    "\"model\":[\"4\",0],\"positive\":[\"6\",0],\"negative\":[\"6\",0],\"latent_image\":[\"5\",0]}}," \
-    "\"8\":{\"class_type\":\"VAEDecode\",\"inputs\":{\"samples\":[\"3\",0],\"vae\":[\"4\",2]}}," \
-    "\"9\":{\"class_type\":\"SaveImage\",\"inputs\":{\"images\":[\"8\",0],\"filename_prefix\":\"b\"}}}"
-#define TWO_OUTPUTS "{\"1\":{\"class_type\":\"EmptyImage\",\"inputs\":{\"width\":64,\"height\":64,\"batch_size\":1,\"color\":7}}," \
-    "\"2\":{\"class_type\":\"ImageInvert\",\"inputs\":{\"image\":[\"1\",0]}}," \
-    "\"3\":{\"class_type\":\"SaveImage\",\"inputs\":{\"images\":[\"2\",0],\"filename_prefix\":\"c\"}}," \
-    "\"4\":{\"class_type\":\"PreviewImage\",\"inputs\":{\"images\":[\"1\",0]}}}"
-#define UPSCALE "{\"1\":{\"class_type\":\"EmptyImage\",\"inputs\":{\"width\":64,\"height\":64,\"batch_size\":1,\"color\":3}}," \
-    "\"2\":{\"class_type\":\"UpscaleModelLoader\",\"inputs\":{\"model_name\":\"esrgan/4x.pth\"}}," \
-    "\"3\":{\"class_type\":\"ImageUpscaleWithModel\",\"inputs\":{\"upscale_model\":[\"2\",0],\"image\":[\"1\",0]}}," \
-    "\"4\":{\"class_type\":\"SaveImage\",\"inputs\":{\"images\":[\"3\",0],\"filename_prefix\":\"d\"}}}"
-#define WITH_PICTURE "{\"1\":{\"class_type\":\"LoadImage\",\"inputs\":{\"image\":\"none.png\"}}," \
-    "\"2\":{\"class_type\":\"SaveImage\",\"inputs\":{\"images\":[\"1\",0],\"filename_prefix\":\"e\"}}}"
-static const char *const shapes[CLASSES] = { PLAIN, TEXT_TO_IMAGE, TWO_OUTPUTS, UPSCALE, WITH_PICTURE };
-enum { SAMPLED = 1, PICTURED = 4 };
-
 static uint64_t die(trial *x, uint64_t n) { return mp_rng_below(&x->r, n); }
 static uint64_t dice(mp_world *w, uint64_t n) { return mp_rng_below(mp_world_rng(w), n); }
-
-/* ---- scripts -------------------------------------------------------------------------------------------------- */
-
-/* What a hook answers when its script is fine, has no opinion, says wait, raises, or answers nonsense. */
-static int wild_route(void *ud, mp_pool *p, mp_job *j, mp_client *const *c, size_t n, int stage) {
-    trial *x = ud;
-    (void)p, (void)j, (void)c, (void)stage;
-    switch (mp_rng_below(&x->wild, 8)) {
-    case 0: return MP_ROUTE_HOLD;
-    case 1: case 2: return MP_ROUTE_ANY;
-    case 3: return (int)n + 7;
-    default: return (int)mp_rng_below(&x->wild, n);
-    }
-}
-
-static int watch_mutate(void *ud, mp_pool *p, mp_job *j, mp_client *c, mp_workflow **w, mp_err *e) {
-    (void)p, (void)w, (void)e;
-    trial_sent(ud, j, c);
-    return 0;
-}
-
-static int wild_failure(void *ud, mp_pool *p, mp_job *j, mp_client *c, const mp_failure *f, int attempts) {
-    trial *x = ud;
-    (void)p, (void)j, (void)c, (void)f, (void)attempts;
-    return mp_rng_below(&x->wild, 10) == 0 ? MP_AGAIN_YES : MP_AGAIN_ANY;
-}
-
-/* ---- jobs ------------------------------------------------------------------------------------------------------ */
-
-static char sim_names[MAX_SIMS][32];
-
-static void wish(trial *x, mp_world *w, tracked *k, mp_job_opts *o, const char *list[2], double *value, mp_workflow **variant) {
-    size_t sims = mp_world_sims(w), at = dice(w, sims);
-    list[0] = sim_names[at];
-    switch (dice(w, 8)) {
-    case 0:
-        o->prefer = list;
-        k->preferred = (int)at;
-        break;
-    case 1:
-        if (sims < 2) break;
-        o->exclude = list;
-        k->excluded = (int)at;
-        x->faulty = 1;                               /* perhaps nobody is left who may run it */
-        break;
-    case 2:
-        o->overrides = list;
-        *value = 5;
-        o->override_values = value;
-        break;
-    case 3:
-        k->variant = (int)dice(w, PICTURED);
-        if (k->kind == PICTURED) { k->variant = -1; break; }
-        *variant = x->wf[k->variant];
-        o->variants = variant;
-        o->n_variants = 1;
-        break;
-    case 4:
-        o->delay = MP_MS(dice(w, 5000));
-        k->ready = mp_world_now(w) + o->delay;
-        break;
-    case 5:
-        o->total = MP_MS(1000 + dice(w, dice(w, 2) ? 20000 : 60000));
-        x->faulty = 1;                               /* it may run out */
-        break;
-    case 6: o->max_attempts = 1; break;
-    default: o->execution_start = MP_MS(5000); break;
-    }
-    k->odd = 1;
-}
-
-static void submit(mp_world *w, void *ud, size_t kind) {
-    trial *x = ud;
-    mp_job_opts o;
-    tracked *k = &x->jobs[x->n];
-    const char *list[2] = { NULL, NULL };
-    double value;
-    mp_workflow *variant;
-    if (x->n == MAX_JOBS) return;
-    *k = (tracked){ .kind = (int)kind, .excluded = -1, .variant = -1, .preferred = -1 };
-    mp_job_defaults(&o);
-    o.priority = k->priority = x->flat ? 0 : (double)dice(w, 3);
-    mp_workflow *wf = mp_workflow_clone(x->wf[kind]);
-    char text[24];
-    snprintf(text, sizeof text, "%llu", (unsigned long long)dice(w, 1000));
-    if (kind == PICTURED) {
-        k->picture = (int)dice(w, PICTURES);
-        mp_workflow_attach(wf, mp_str_of("1"), mp_str_of("image"), x->picture[k->picture], NULL);
-    } else mp_workflow_set(wf, mp_str_of(kind == SAMPLED ? "3" : "1"), mp_str_of(kind == SAMPLED ? "seed" : "color"), mp_str_of(text), NULL);
-    k->doomed = kind == SAMPLED && dice(w, 12) == 0;                     /* a value no server takes */
-    if (k->doomed) mp_workflow_set(wf, mp_str_of("3"), mp_str_of("steps"), mp_str_of("0"), NULL);
-    if (dice(w, 4) == 0 && !k->doomed && x->crowd == CLASSES) wish(x, w, k, &o, list, &value, &variant);
-    const mp_pool_opts *p = mp_pool_options(mp_world_pool(w));
-    k->queued = mp_world_now(w);
-    k->bound = o.total ? o.total : p->total ? p->total : MP_NEVER;
-    k->silence = o.node_silence ? o.node_silence : p->cold_silence > p->node_silence ? p->cold_silence : p->node_silence;
-    k->patience = o.execution_start ? o.execution_start : p->execution_start;
-    mp_job *j = mp_pool_submit(mp_world_pool(w), wf, &o, mp_world_now(w), NULL);
-    mp_workflow_unref(wf);
-    if (!j) return;
-    k->j = j;
-    k->id = mp_job_id(j);
-    k->sends = mp_job_attempts(j);
-    if (mp_job_client_url(j)) k->sim = (size_t)atoi(mp_job_client_url(j) + strlen("http://sim"));
-    mp_job_pin(j);
-    x->n++;
-    x->unfinished++;
-}
-
-static void cancel(mp_world *w, void *ud, size_t arg) {
-    trial *x = ud;
-    if (arg >= x->n || x->jobs[arg].ends) return;
-    x->jobs[arg].disturbed = x->jobs[arg].stopped = 1;
-    mp_pool_cancel(mp_world_pool(w), x->jobs[arg].j, mp_world_now(w));
-}
-
-static void reprioritize(mp_world *w, void *ud, size_t arg) {
-    trial *x = ud;
-    if (arg >= x->n || x->jobs[arg].ends || x->flat) return;
-    tracked *k = &x->jobs[arg];
-    double priority = (double)dice(w, 5);
-    if (mp_pool_set_priority(mp_world_pool(w), k->j, priority, mp_world_now(w)) == 0) k->priority = priority;
-    k->lined = 0;                                    /* it is put in line anew, and the time that nobody was there for it counts from then */
-}
 
 /* ---- clients ---------------------------------------------------------------------------------------------------- */
 
@@ -251,9 +105,9 @@ static void plan(trial *x) {
         mp_time when = t + MP_MS(die(x, 30000));
         size_t whom = die(x, jobs);
         if (x->t->limit && i >= x->t->limit) continue;
-        mp_world_at(x->w, at, submit, x, kind);
-        if (stop) mp_world_at(x->w, when, cancel, x, whom);
-        if (again) mp_world_at(x->w, when, reprioritize, x, whom);
+        mp_world_at(x->w, at, trial_submit, x, kind);
+        if (stop) mp_world_at(x->w, when, trial_cancel, x, whom);
+        if (again) mp_world_at(x->w, when, trial_reprioritize, x, whom);
     }
     size_t faults = x->t->faults && x->crowd == CLASSES ? die(x, die(x, 4) ? 12 : MP_TRIAL_FAULTS) : 0;
     for (size_t i = 0; i < faults; i++) {
@@ -293,7 +147,7 @@ static void build(trial *x) {
                 x->affinity[i][k] = 1;
                 x->claims[i][n++] = mp_workflow_hash(x->wf[k]);
             }
-        snprintf(sim_names[i], sizeof sim_names[i], "sim%zu", i);
+        snprintf(x->names[i], sizeof x->names[i], "sim%zu", i);
         c->affinity = x->claims[i];
         c->slots = 1 + (int)die(x, 3);
         c->priority = (double)die(x, 3);
@@ -322,6 +176,7 @@ static void options(trial *x, mp_pool_opts *o) {
     if (mp_rng_below(r, 3) == 0) o->execution_start = MP_MS(3000 + mp_rng_below(r, 12000));
     if (mp_rng_below(r, 4) == 0) o->no_client = MP_MS(2000 + mp_rng_below(r, 18000));
     if (mp_rng_below(r, 4) == 0) o->unreachable = MP_MS(3000 + mp_rng_below(r, 10000));
+    o->profiling = mp_rng_below(r, 3) != 0;
     if (mp_rng_below(r, 12) == 0) {
         o->total = MP_MS(5000 + mp_rng_below(r, 60000));
         x->faulty = 1;                               /* it may run out */
@@ -338,23 +193,19 @@ int mp_trial_run(mp_trial *t) {
     o.delay_max = MP_MS(1 + die(x, 40));
     x->slack = 2 * o.delay_max + MP_MS(10);
     options(x, &o.pool);
+    x->calm = mp_rng_below(&x->opt, 3) == 0;
     o.pool.request_timeout = MP_MS(4000 + die(x, 20000));
     x->flat = die(x, 4) == 0;
     x->crowd = x->flat && die(x, 5) == 0 ? (int)die(x, CLASSES) : CLASSES;
     o.pool.affinity_fallback = die(x, 4) || x->crowd < CLASSES ? 0 : MP_MS(1000 + die(x, 20000));
     o.pool.take_backs = (int)die(x, 3);
     if (x->crowd == CLASSES && die(x, 6) == 0) o.pool.max_queued = 1 + die(x, 20);
-    x->policy = (mp_policy){ .ud = x, .mutate = watch_mutate };
-    if (x->crowd == CLASSES && die(x, 4) == 0) {
-        x->policy.route = wild_route;
-        x->wild_routes = 1;
-        x->policy.on_failure = wild_failure;
-    }
+    trial_scripts(x, x->crowd == CLASSES && die(x, 4) == 0);
     o.policy = &x->policy;
     t->broken[0] = 0;
     t->completed = t->failed = t->canceled = t->retries = t->taken_back = 0;
     x->w = mp_world_new(&o);
-    for (int k = 0; k < CLASSES; k++) x->wf[k] = mp_workflow_parse(shapes[k], strlen(shapes[k]), NULL);
+    for (int k = 0; k < CLASSES; k++) x->wf[k] = mp_workflow_parse(trial_shapes[k], strlen(trial_shapes[k]), NULL);
     for (int i = 0; i < PICTURES; i++) {
         char text[40];
         snprintf(text, sizeof text, "picture number %d", i);

@@ -1,5 +1,5 @@
-/* world/trial.h -- floor 6, world: the inside of a trial, shared by load.c (what happens), invariant.c (what must hold) and
- * bounds.c (what must not take longer) only. */
+/* world/trial.h -- floor 6, world: the inside of a trial, shared by load.c (what happens), jobs.c (the load and its scripts),
+ * invariant.c (what must hold) and bounds.c (what must not take longer) only. */
 #ifndef MP_WORLD_TRIAL_H
 #define MP_WORLD_TRIAL_H
 #include "world/load.h"
@@ -9,6 +9,13 @@
 #define MAX_SIMS 12
 #define CLASSES 5
 #define PICTURES 4
+#define TEXT_TO_IMAGE "{\"4\":{\"class_type\":\"CheckpointLoaderSimple\",\"inputs\":{\"ckpt_name\":\"sd15.safetensors\"}}," \
+    "\"5\":{\"class_type\":\"EmptyLatentImage\",\"inputs\":{\"width\":512,\"height\":512,\"batch_size\":1}}," \
+    "\"6\":{\"class_type\":\"CLIPTextEncode\",\"inputs\":{\"text\":\"x\",\"clip\":[\"4\",1]}}," \
+    "\"3\":{\"class_type\":\"KSampler\",\"inputs\":{\"seed\":-1,\"steps\":8,\"cfg\":7,\"sampler_name\":\"euler\",\"scheduler\":\"normal\",\"denoise\":1," \
+    "\"model\":[\"4\",0],\"positive\":[\"6\",0],\"negative\":[\"6\",0],\"latent_image\":[\"5\",0]}}," \
+    "\"8\":{\"class_type\":\"VAEDecode\",\"inputs\":{\"samples\":[\"3\",0],\"vae\":[\"4\",2]}}," \
+    "\"9\":{\"class_type\":\"SaveImage\",\"inputs\":{\"images\":[\"8\",0],\"filename_prefix\":\"b\"}}}"
 
 /* The last moment of something that comes and goes: between two steps all stays as the first of them found it. */
 typedef struct moment { mp_time last; int is; } moment;
@@ -24,6 +31,9 @@ typedef struct tracked {
     mp_time lined;                                   /* in line since, as last looked; 0: not */
     moment attended;                                 /* somebody was there who may run it */
     size_t sim;                                      /* where its prompt is, or was last */
+    char name[24];                                   /* the user's own id, or "" */
+    int profiled, extra, included, halved, unranked; /* options that must show again; halved: one of its two outputs is refused; unranked: its script answered no number */
+    mp_time nobody, away;                            /* how long nobody may be there for it; its client may be out of reach */
     char own[37];                                    /* the prompt id that we gave it, "" before its POST */
 } tracked;
 
@@ -42,7 +52,7 @@ typedef struct sent {
 typedef struct place {
     mp_time since;                                   /* it is online, or is not */
     moment posting, late, loaded, ran, others, polled, present;  /* others: a prompt of somebody else's runs; late: a request has waited for longer than it should */
-    mp_time rest, stop;                              /* rest: begun; stop: the last interrupt was sent */
+    mp_time rest, stop, free;                        /* rest: begun; stop, free: the last interrupt was sent; the last /free */
     mp_time silence, patience;                       /* the most that its jobs grant */
     uint32_t who, life;                              /* who: the client's serial; life: goes up with each restart */
     int online, jobs, running, rests;
@@ -63,6 +73,10 @@ typedef struct trial {
     uint32_t away_who[MAX_SIMS];                     /* of which client away[] tells when it was last lost, latest first */
     size_t must_free[MAX_SIMS], passed[CLASSES + 1]; /* POST /free the sim must have seen; how often a group was passed over */
     int flat, wild_routes;                           /* all jobs have the same priority; scripts choose */
+    int calm;                                        /* no job wishes for anything that may go wrong */
+    int ranked;                                      /* a script has just given this: */
+    double rank;
+    char names[MAX_SIMS][32];
     int crowd;                                       /* the class that most jobs are of, which sim 0 claims; CLASSES: none */
     int faulty, strays, paused, helped;              /* helped: others may help out where a hash is claimed */
     mp_client *looking;
@@ -76,10 +90,17 @@ typedef struct trial {
     mp_rng wild;                                     /* what the scripts answer */
 } trial;
 
+/* jobs.c */
+extern const char *const trial_shapes[CLASSES];
+void trial_scripts(trial *x, int wild);              /* wild: hooks that raise, and answer nonsense */
+void trial_submit(mp_world *w, void *ud, size_t kind);
+void trial_cancel(mp_world *w, void *ud, size_t which);
+void trial_reprioritize(mp_world *w, void *ud, size_t which);
+
+/* invariant.c */
 void broke(trial *x, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 tracked *tracked_by(trial *x, uint64_t id);
 
-/* invariant.c */
 void trial_event(void *ud, const mp_event *e);
 void trial_step(void *ud);
 void trial_sent(trial *x, mp_job *j, mp_client *c);  /* a job is about to be sent there */
