@@ -131,7 +131,7 @@ static void check_silence(trial *x, size_t i, mp_time now) {
     mp_time from = later_of(later_of(p->since, p->posting.last), later_of(mp_world_heard(x->w, i), x->frozen));
     const mp_pool_opts *o = mp_pool_options(mp_world_pool(x->w));
     mp_time seen_to_run = p->polled.last || p->others.last ? 4 * later_of(o->cold_silence, o->node_silence) + 4 * o->poll : 0;      /* by asking, now and then: counts for so long */
-    if (!p->late.is && now - from > p->silence + seen_to_run + 4 * x->slack) broke(x, "sim%zu has not said a word about its %d jobs for %lld ms", i, p->jobs, (long long)(now - from) / 1000);
+    if (now - later_of(from + p->silence + seen_to_run, p->late.last) > 4 * x->slack) broke(x, "sim%zu has not said a word about its %d jobs for %lld ms", i, p->jobs, (long long)(now - from) / 1000);
     from = later_of(from, later_of(p->ran.last, p->late.last));
     if (!p->running && mp_client_load(c) == p->jobs && now - from > p->patience + MP_MS(3000) + 4 * x->slack)
         broke(x, "sim%zu runs nothing for %lld ms, and its %d jobs stay there", i, (long long)(now - from) / 1000, p->jobs);

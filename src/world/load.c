@@ -35,10 +35,55 @@ static void restart(mp_world *w, void *ud, size_t i) {
     down(ud, i, mp_world_now(w));
 }
 
+/* ---- the cluster --------------------------------------------------------------------------------------------------- */
+
+static char *replace(const char *text, const char *what, const char *by) {
+    const char *at = strstr(text, what);
+    return at ? mp_format("%.*s%s%s", (int)(at - text), text, by, at + strlen(what)) : mp_strdup(text);
+}
+
+/* Catalogues differ: one server lacks a model, another spells its path with backslashes. Sim 0 has everything. */
+static char *catalogue(trial *x, size_t i) {
+    char *full = replace(mp_sim_builtin_catalogue(), "\"4x-ultra.pth\"", die(x, 3) == 0 ? "\"esrgan\\\\4x.pth\"" : "\"esrgan/4x.pth\""), *text;
+    if (i == 0 || die(x, 5) || x->crowd < CLASSES) return full;
+    x->missing[i] = 1;
+    x->faulty = 1;                                   /* what is refused there runs elsewhere, which shows as retries */
+    text = replace(full, "\"sd15.safetensors\",", "");
+    free(full);
+    return text;
+}
+
+/* A server and a client for it, drawn from the trial's own numbers. */
+static void add_sim(trial *x) {
+    static const char *const versions[] = { "0.18.1", "0.18.1", "0.3.75", "0.3.64", "2024-10", "2024-10" }, *const caches[] = { NULL, NULL, "lru", "none" };
+    size_t i = mp_world_sims(x->w), n = 0;
+    mp_client_opts *c = &x->client[i];
+    for (int k = 0; k < CLASSES; k++)
+        if (die(x, 8) == 0 || (i == 0 && k == x->crowd)) {
+            x->affinity[i][k] = 1;
+            x->claims[i][n++] = mp_workflow_hash(x->wf[k]);
+        }
+    snprintf(x->names[i], sizeof x->names[i], "sim%zu", i);
+    c->affinity = x->claims[i];
+    c->slots = 1 + (int)die(x, 3);
+    c->priority = (double)die(x, 3);
+    char *text = catalogue(x, i);
+    mp_sim_opts s = { .version = versions[die(x, 6)], .cache = caches[die(x, 4)], .no_orphans = die(x, 2) == 0, .speed = 0.5 + 4 * mp_rng_unit(&x->r), .vram_gb = 6 + (double)die(x, 18), .previews = die(x, 2) == 0,
+                      .overhead = MP_MS(die(x, 5)), .catalogue = text };
+    mp_world_add_sim(x->w, &s, c);
+    mp_sim_watch(mp_world_sim(x->w, i), trial_begun, x);
+    free(text);
+}
+
+static void build(trial *x) {
+    size_t sims = x->crowd < CLASSES ? 2 : 1 + die(x, die(x, 3) ? 5 : MAX_SIMS);
+    while (sims--) add_sim(x);
+}
+
 /* ---- faults ----------------------------------------------------------------------------------------------------- */
 
 enum { F_CUT, F_DOWN, F_STALL, F_ERROR, F_DARK, F_OOM, F_LONG_DOWN, F_WEDGE, F_ORPHAN, F_MUTE, F_LOSE, F_SLOW, F_NO_SOCKET, F_FREEZE, F_CLOCK, F_DEAF, F_LATE,
-       F_CLEAR, F_FOREIGN, F_PAUSE, F_PAUSE_ALL, F_REMOVE, F_DRAIN, F_BREAK, F_KINDS };
+       F_CLEAR, F_FOREIGN, F_PAUSE, F_PAUSE_ALL, F_REMOVE, F_DRAIN, F_BREAK, F_ADD, F_KINDS };
 
 static void fault(mp_world *w, void *ud, size_t kind) {
     trial *x = ud;
@@ -90,6 +135,10 @@ static void fault(mp_world *w, void *ud, size_t kind) {
         if (c) mp_pool_remove_client(mp_world_pool(w), c, kind == F_DRAIN, now);
         mp_world_at(w, now + span, rejoin, x, i);
         break;
+    case F_ADD:                                      /* somebody really new: another server */
+        x->changed = now;
+        if (mp_world_sims(w) < MAX_SIMS) add_sim(x);
+        break;
     default: mp_world_cut(w, i, MP_MS(2000)); break;
     }
     x->faulty = 1;
@@ -119,47 +168,6 @@ static void plan(trial *x) {
     x->t->planned = faults;
 }
 
-/* ---- the cluster --------------------------------------------------------------------------------------------------- */
-
-static char *replace(const char *text, const char *what, const char *by) {
-    const char *at = strstr(text, what);
-    return at ? mp_format("%.*s%s%s", (int)(at - text), text, by, at + strlen(what)) : mp_strdup(text);
-}
-
-/* Catalogues differ: one server lacks a model, another spells its path with backslashes. Sim 0 has everything. */
-static char *catalogue(trial *x, size_t i) {
-    char *full = replace(mp_sim_builtin_catalogue(), "\"4x-ultra.pth\"", die(x, 3) == 0 ? "\"esrgan\\\\4x.pth\"" : "\"esrgan/4x.pth\""), *text;
-    if (i == 0 || die(x, 5) || x->crowd < CLASSES) return full;
-    x->missing[i] = 1;
-    x->faulty = 1;                                   /* what is refused there runs elsewhere, which shows as retries */
-    text = replace(full, "\"sd15.safetensors\",", "");
-    free(full);
-    return text;
-}
-
-static void build(trial *x) {
-    size_t sims = x->crowd < CLASSES ? 2 : 1 + die(x, die(x, 3) ? 5 : MAX_SIMS);
-    for (size_t i = 0; i < sims; i++) {
-        mp_client_opts *c = &x->client[i];
-        size_t n = 0;
-        for (int k = 0; k < CLASSES; k++)
-            if (die(x, 8) == 0 || (i == 0 && k == x->crowd)) {
-                x->affinity[i][k] = 1;
-                x->claims[i][n++] = mp_workflow_hash(x->wf[k]);
-            }
-        snprintf(x->names[i], sizeof x->names[i], "sim%zu", i);
-        c->affinity = x->claims[i];
-        c->slots = 1 + (int)die(x, 3);
-        c->priority = (double)die(x, 3);
-        char *text = catalogue(x, i);
-        static const char *const versions[] = { "0.18.1", "0.18.1", "0.3.75", "0.3.64", "2024-10", "2024-10" }, *const caches[] = { NULL, NULL, "lru", "none" };
-        mp_sim_opts s = { .version = versions[die(x, 6)], .cache = caches[die(x, 4)], .no_orphans = die(x, 2) == 0, .speed = 0.5 + 4 * mp_rng_unit(&x->r), .vram_gb = 6 + (double)die(x, 18), .previews = die(x, 2) == 0,
-                          .overhead = MP_MS(die(x, 5)), .catalogue = text };
-        mp_world_add_sim(x->w, &s, c);
-        mp_sim_watch(mp_world_sim(x->w, i), trial_begun, x);
-        free(text);
-    }
-}
 
 /* Bounds of all lengths, so that each is the one that bites in some seeds. */
 static void options(trial *x, mp_pool_opts *o) {
