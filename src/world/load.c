@@ -235,19 +235,19 @@ int mp_trial_run(mp_trial *t) {
     return t->broken[0] ? 1 : 0;
 }
 
-void mp_trial_shrink(mp_trial *t) {
+void mp_trial_shrink(mp_trial *t, int (*breaks)(mp_trial *)) {
     mp_trial least = *t;
     least.log = NULL;
     for (size_t i = 0; i < least.planned && i < 64; i++) {
         mp_trial try = least;
         try.skip |= 1ull << i;
-        if (mp_trial_run(&try)) least = try;
+        if (breaks(&try)) least = try;
     }
     size_t step = least.limit ? least.limit : least.jobs;
     for (size_t jobs = step; (step /= 2) > 0;) {
         mp_trial try = least;
         try.limit = jobs - step;
-        if (try.limit && mp_trial_run(&try)) { least = try; jobs -= step; }
+        if (try.limit && breaks(&try)) { least = try; jobs -= step; }
     }
     least.log = t->log;
     *t = least;

@@ -22,6 +22,6 @@ typedef struct mp_trial {
 
 /* Runs one trial to its end. 0: everything held. */
 int mp_trial_run(mp_trial *t);
-/* A broken trial with as few faults and jobs as still break it; runs it again and again. */
-void mp_trial_shrink(mp_trial *t);
+/* A broken trial with as few faults and jobs as still break it, as `breaks` tells, which runs it again and again. */
+void mp_trial_shrink(mp_trial *t, int (*breaks)(mp_trial *t));
 #endif

@@ -1,38 +1,71 @@
 /* tests/world/campaign.c -- the fault campaign: seeds first..first+count-1, each run once; every tenth twice, to
- * compare its log. A seed that breaks is shrunk, and prints the one command that repeats it.
- *   world [--seeds N] [--first K] [--procs P] [--skip MASK] [--limit JOBS] [--log] */
+ * compare its log and to see that memory is given back. A seed that breaks, however it does, is shrunk, and prints the one
+ * command that repeats it. Seeds run in processes of their own, so that a crash ends only one of them.
+ *   world [--seeds N] [--first K] [--procs P] [--skip MASK] [--limit JOBS] [--quick] [--log] */
 #include "world/load.h"
 #include <malloc.h>
-#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 typedef struct { size_t jobs, completed, failed, canceled, retries, taken_back; int bad; } totals;
+/* Shared with the process that runs the seeds: what it got to, if it does not come back. */
+typedef struct { mp_trial trial; totals sum; uint64_t next; } shared;
+
 static const char *program;
 static uint64_t skip, limit;
 static int logging, quick;                           /* quick: stop at the first broken seed, as it is */
 
-static uint64_t current;
-
-/* A crash must name its seed too. */
-static void crashed(int number) {
-    char words[80];
-    int n = snprintf(words, sizeof words, "seed %llu: crashed with signal %d\n", (unsigned long long)current, number);
-    if (write(2, words, (size_t)n) < 0) _exit(3);
-    signal(number, SIG_DFL);
-    raise(number);
-}
+int __lsan_do_recoverable_leak_check(void) __attribute__((weak));        /* there when built with AddressSanitizer */
 
 static void print(void *ud, const char *line) { (void)ud; puts(line); }
 
 static mp_trial trial_of(uint64_t seed) { return (mp_trial){ .seed = seed, .faults = seed % 5 != 0, .skip = skip, .limit = (size_t)limit }; }
 
+/* One more time: the same log, and nothing kept. The first run has made what is made once. */
+static void again(mp_trial *t) {
+    mp_trial second = *t;
+    size_t before = mallinfo2().uordblks;
+    mp_trial_run(&second);
+    ptrdiff_t grown = (ptrdiff_t)(mallinfo2().uordblks - before);
+    if (strcmp(second.digest, t->digest) != 0) snprintf(t->broken, sizeof t->broken, "the same seed gave another log");
+    else if (grown > 0) snprintf(t->broken, sizeof t->broken, "%td bytes of memory were not given back", grown);
+    else if (__lsan_do_recoverable_leak_check && __lsan_do_recoverable_leak_check()) snprintf(t->broken, sizeof t->broken, "memory was lost");
+}
+
+/* 1: it broke; t->broken says how. */
+static int breaks(mp_trial *t) {
+    mp_trial_run(t);
+    if (!t->broken[0] && t->seed % 10 == 3) again(t);
+    return t->broken[0] != 0;
+}
+
+/* In a process of its own; it leaves by exit, so that its memory is looked at. 1: it broke or crashed. */
+static int breaks_apart(mp_trial *t) {
+    int status = 0;
+    shared *s = mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    s->trial = *t;
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        if (!freopen("/dev/null", "w", stderr)) _exit(3);            /* what sanitizers say has been said */
+        exit(breaks(&s->trial));
+    }
+    waitpid(child, &status, 0);
+    *t = s->trial;
+    munmap(s, sizeof *s);
+    if (WIFSIGNALED(status)) snprintf(t->broken, sizeof t->broken, "crashed with signal %d", WTERMSIG(status));
+    else if (status && !t->broken[0]) snprintf(t->broken, sizeof t->broken, "ended with status %d", WEXITSTATUS(status));
+    return status != 0;
+}
+
 static void report(mp_trial *t) {
     mp_trial least = *t;
-    if (!skip && !limit && !quick) mp_trial_shrink(&least);
+    if (!skip && !limit && !quick) mp_trial_shrink(&least, breaks_apart);
     printf("seed %llu: %s\n  repeat with: %s --first %llu --seeds 1", (unsigned long long)t->seed, least.broken, program, (unsigned long long)t->seed);
     if (least.skip) printf(" --skip 0x%llx", (unsigned long long)least.skip);
     if (least.limit) printf(" --limit %zu", least.limit);
@@ -40,25 +73,19 @@ static void report(mp_trial *t) {
     fflush(stdout);
 }
 
-static void run(uint64_t seed, totals *sum) {
-    mp_trial t = trial_of(current = seed);
-    t.log = logging ? print : NULL;
-    int broken = mp_trial_run(&t);
-    if (broken) report(&t);
-    else if (seed % 10 == 0) {
-        mp_trial again = trial_of(seed);
-        size_t before = mallinfo2().uordblks;
-        mp_trial_run(&again);
-        size_t grown = mallinfo2().uordblks - before;                    /* the first run has filled the allocator's pockets */
-        broken = strcmp(again.digest, t.digest) != 0 || (ptrdiff_t)grown > 65536;
-        if (broken) printf("seed %llu: %s\n", (unsigned long long)seed, (ptrdiff_t)grown > 65536 ? "memory was not given back" : "the same seed gave another log");
-    }
-    sum->jobs += t.jobs;
-    sum->completed += t.completed;
-    sum->failed += t.failed;
-    sum->canceled += t.canceled;
-    sum->retries += t.retries;
-    sum->taken_back += t.taken_back;
+static void run(uint64_t seed, shared *at) {
+    mp_trial *t = &at->trial;
+    totals *sum = &at->sum;
+    *t = trial_of(seed);
+    t->log = logging ? print : NULL;
+    int broken = breaks(t);
+    if (broken) report(t);
+    sum->jobs += t->jobs;
+    sum->completed += t->completed;
+    sum->failed += t->failed;
+    sum->canceled += t->canceled;
+    sum->retries += t->retries;
+    sum->taken_back += t->taken_back;
     sum->bad += broken != 0;
 }
 
@@ -72,6 +99,38 @@ static void add(totals *to, const totals *from) {
     to->bad += from->bad;
 }
 
+static int enough(const totals *sum) { return sum->bad >= (quick ? 1 : 3); }
+
+/* Seeds from, from + step ... in a process; after a crash the rest of them in a new one. */
+static void stretch(uint64_t from, uint64_t end, uint64_t step, totals *sum) {
+    shared *at = mmap(NULL, sizeof *at, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    at->next = from;
+    while (at->next < end && !enough(&at->sum)) {
+        int status = 0;
+        uint64_t before = at->next;
+        fflush(stdout);
+        pid_t child = fork();
+        if (child == 0) {
+            for (; at->next < end && !enough(&at->sum); at->next += step) run(at->next, at);
+            exit(0);
+        }
+        waitpid(child, &status, 0);
+        if (status == 0) break;
+        mp_trial t = at->trial;
+        if (at->next >= end || enough(&at->sum)) printf("seeds %llu to %llu: ended with status %d, perhaps for memory that was lost\n", (unsigned long long)before, (unsigned long long)end - 1, WEXITSTATUS(status));
+        else {
+            if (WIFSIGNALED(status)) snprintf(t.broken, sizeof t.broken, "crashed with signal %d", WTERMSIG(status));
+            else snprintf(t.broken, sizeof t.broken, "ended with status %d", WEXITSTATUS(status));
+            t.log = NULL;
+            report(&t);
+        }
+        at->sum.bad++;
+        at->next += step;
+    }
+    *sum = at->sum;
+    munmap(at, sizeof *at);
+}
+
 /* Every procs-th seed in a process of its own; sums come back through a pipe. */
 static int share(uint64_t first, uint64_t count, uint64_t procs, totals *sum) {
     int lost = 0;
@@ -81,7 +140,7 @@ static int share(uint64_t first, uint64_t count, uint64_t procs, totals *sum) {
         fflush(stdout);
         if (fork() == 0) {
             totals mine = { 0 };
-            for (uint64_t s = first + i; s < first + count && mine.bad < (quick ? 1 : 3); s += procs) run(s, &mine);
+            stretch(first + i, first + count, procs, &mine);
             fflush(stdout);
             _exit(write(pipes[i][1], &mine, sizeof mine) != sizeof mine);
         }
@@ -98,12 +157,18 @@ static int share(uint64_t first, uint64_t count, uint64_t procs, totals *sum) {
     return lost;
 }
 
+/* The allocator keeps small blocks for each thread and counts them as used: without that its numbers are exact. */
+static void exact_memory(char **argv) {
+    if (getenv("GLIBC_TUNABLES")) return;
+    setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0", 1);
+    execv("/proc/self/exe", argv);
+}
+
 int main(int argc, char **argv) {
+    exact_memory(argv);
     uint64_t first = 1, count = 100, procs = 0;
     struct { const char *name; uint64_t *to; } options[] = { { "--seeds", &count }, { "--first", &first }, { "--procs", &procs }, { "--skip", &skip }, { "--limit", &limit } };
     program = argv[0];
-    signal(SIGSEGV, crashed);
-    signal(SIGABRT, crashed);
     for (int i = 1; i < argc; i++) {
         size_t k = 0, n = sizeof options / sizeof *options;
         while (k < n && strcmp(argv[i], options[k].name) != 0) k++;
@@ -115,7 +180,9 @@ int main(int argc, char **argv) {
     if (!procs) procs = logging || count < 8 ? 1 : (uint64_t)sysconf(_SC_NPROCESSORS_ONLN);
     totals sum = { 0 };
     int lost = 0;
-    if (procs == 1) for (uint64_t s = first; s < first + count && sum.bad < (quick ? 1 : 3); s++) run(s, &sum);
+    shared here = { 0 };
+    if (logging) for (uint64_t s = first; s < first + count && !enough(&sum); sum = here.sum) run(s++, &here);     /* here, where a debugger sees it */
+    else if (procs == 1) stretch(first, first + count, 1, &sum);
     else lost = share(first, count, procs, &sum);
     if (lost) printf("%d of %llu processes crashed\n", lost, (unsigned long long)procs);
     printf("%llu seeds, %zu jobs: %zu completed, %zu failed, %zu canceled, %zu retries, %zu taken back; %d seeds broke an invariant\n", (unsigned long long)count, sum.jobs, sum.completed, sum.failed,
