@@ -65,6 +65,7 @@ static void end_of(trial *x, tracked *k, mp_event_kind how) {
     if (how == MP_EV_JOB_COMPLETED && mp_job_outputs(j) < (k->kind == 2 && k->variant < 0 && !k->halved ? 2u : 1u)) broke(x, "job %llx completed without all its outputs", ID(k));
     if (how == MP_EV_JOB_COMPLETED && k->kind == 4) check_picture(x, k, j);
     if (how == MP_EV_JOB_CANCELED && !k->stopped) broke(x, "job %llx was canceled by nobody", ID(k));
+    if (!x->policy.on_failure && mp_job_attempts(j) > k->attempts) broke(x, "job %llx has had %d attempts", ID(k), mp_job_attempts(j));
     if (!mp_job_profile(j) != !k->profiled) broke(x, "job %llx has %s profile", ID(k), k->profiled ? "no" : "a");
     if (!mp_job_include(j) != !k->included) broke(x, "job %llx does not show the outputs that were asked for", ID(k));
     if (*k->name && (!mp_job_name(j) || strcmp(mp_job_name(j), k->name) != 0)) broke(x, "job %llx has lost its name", ID(k));
@@ -132,6 +133,22 @@ static void check_stage(trial *x, const tracked *k, const mp_client *c) {
     }
 }
 
+/* Among idle clients: who ran this workflow last, then priority, then who was there first. */
+static int fits_better(const trial *x, const mp_client *a, const mp_client *b, const tracked *k) {
+    int warm = mp_client_warmth(a, k->j) == 2, warm_b = mp_client_warmth(b, k->j) == 2;
+    double p = (int)sim_of(a) == k->raised ? 5 : x->client[sim_of(a)].priority, q = (int)sim_of(b) == k->raised ? 5 : x->client[sim_of(b)].priority;
+    return warm != warm_b ? warm > warm_b : p != q ? p > q : mp_client_serial(a) < mp_client_serial(b);
+}
+
+static void check_choice(trial *x, const tracked *k, const mp_client *c) {
+    if (mp_client_load(c) || x->wild_routes || k->preferred >= 0 || k->variant >= 0) return;
+    for (size_t i = 0; i < mp_world_sims(x->w); i++) {
+        const mp_client *o = mp_world_client(x->w, i);
+        int freed = !x->oom_at[i] || mp_world_now(x->w) - x->oom_at[i] > MP_MS(2000);
+        if (o && o != c && mp_client_load(o) == 0 && freed && has_slot(x, i, o) && mp_client_takes(o, k->j) && fits_better(x, o, c, k)) broke(x, "job %llx goes to sim%zu, though sim%zu is free and fits better", ID(k), k->sim, i);
+    }
+}
+
 static void check_wishes(trial *x, const tracked *k, const mp_client *c) {
     mp_client *liked = k->preferred >= 0 ? mp_world_client(x->w, (size_t)k->preferred) : NULL;
     if (mp_world_now(x->w) < k->ready) broke(x, "job %llx is sent before its delay is over", ID(k));
@@ -192,6 +209,7 @@ void trial_sent(trial *x, mp_job *j, mp_client *c) {
     k->lined = 0;
     check_wishes(x, k, c);
     check_stage(x, k, c);
+    if (mp_client_takes(c, j)) check_choice(x, k, c);
     check_freed(x, c, sim);
     count_passed(x, k, c);
     k->sends++;
@@ -279,6 +297,18 @@ static void check_pauses(trial *x, size_t i, const mp_event *e) {
     last[0] = now;
 }
 
+/* As often as its options say, after a pause that doubles, and not for a reason that is none. */
+static void check_retry(trial *x, tracked *k, const mp_event *e) {
+    const mp_failure *f = mp_job_failure(k->j);
+    size_t losses = 10 + 2 * MAX_SIMS;               /* without fault of its own; each client may refuse it, too */
+    if ((size_t)k->retries > (size_t)k->attempts + losses) broke(x, "job %llx is tried %d times", ID(k), k->retries);
+    if (x->policy.on_failure) return;
+    if (f && (f->kind == MP_FAIL_NODE || f->kind == MP_FAIL_MEMORY || f->kind == MP_FAIL_TIMEOUT) && e->delay < k->pause * 7 / 10) broke(x, "job %llx is tried again after %lld ms, not %lld", ID(k), (long long)e->delay / 1000, (long long)k->pause / 1000);
+    if (e->delay > 0) k->ready = e->t + e->delay;
+    for (size_t i = 0; i < mp_world_sims(x->w); i++)
+        if (x->at[i].who == e->client && x->at[i].draining && e->data && strstr(e->data, "was removed")) broke(x, "job %llx is driven from sim%zu, which drains", ID(k), i);
+}
+
 void trial_event(void *ud, const mp_event *e) {
     trial *x = ud;
     tracked *k = e->job ? tracked_by(x, e->job) : NULL;
@@ -295,11 +325,13 @@ void trial_event(void *ud, const mp_event *e) {
         x->t->retries++;
         k->retries++;
         k->disturbed = 1;
+        check_retry(x, k, e);
         k->lined = 0;
         break;
     case MP_EV_JOB_TAKEN_BACK:
         x->t->taken_back++;
         k->disturbed = 1;
+        if (++k->given_back > mp_pool_options(mp_world_pool(x->w))->take_backs) broke(x, "job %llx is taken back %d times", ID(k), k->given_back);
         check_taken(x, k, e->node);
         k->lined = 0;
         break;

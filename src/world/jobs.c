@@ -117,6 +117,7 @@ static void wish(trial *x, mp_world *w, tracked *k, mp_job_opts *o, const char *
         break;
     case 2:
         o->overrides = list;
+        k->raised = (int)at;
         *value = 5;
         o->override_values = value;
         break;
@@ -174,6 +175,8 @@ static void bounds(tracked *k, const mp_job_opts *o, const mp_pool_opts *p) {
     k->patience = o->execution_start ? o->execution_start : p->execution_start;
     k->nobody = o->no_client ? o->no_client : p->no_client;
     k->away = o->unreachable ? o->unreachable : p->unreachable;
+    k->attempts = o->max_attempts ? o->max_attempts : p->max_attempts;
+    k->pause = o->retry_delay >= 0 ? o->retry_delay : p->retry_delay;
     k->profiled = o->profiling < 0 ? p->profiling : o->profiling;
 }
 
@@ -210,7 +213,7 @@ void trial_submit(mp_world *w, void *ud, size_t kind) {
     double value;
     mp_workflow *variant;
     if (x->n == MAX_JOBS) return;
-    *k = (tracked){ .kind = (int)kind, .excluded = -1, .variant = -1, .preferred = -1 };
+    *k = (tracked){ .kind = (int)kind, .excluded = -1, .variant = -1, .preferred = -1, .raised = -1 };
     mp_job_defaults(&o);
     o.priority = k->priority = x->flat ? 0 : (double)dice(w, 3);
     mp_workflow *wf = mp_workflow_clone(x->wf[kind]);

@@ -132,6 +132,7 @@ static void fault(mp_world *w, void *ud, size_t kind) {
     case F_REMOVE: case F_DRAIN:
         x->roams[i] = 1;
         x->changed = now;
+        x->at[i].draining = kind == F_DRAIN;
         if (c) mp_pool_remove_client(mp_world_pool(w), c, kind == F_DRAIN, now);
         mp_world_at(w, now + span, rejoin, x, i);
         break;

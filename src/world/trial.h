@@ -25,13 +25,15 @@ typedef struct tracked {
     uint64_t id;
     int ends, starts, retries, sends, disturbed, doomed, odd, stopped;       /* odd: has wishes, so others may go before it; stopped: we canceled it */
     double priority;
-    int picture, kind, excluded, variant, preferred;          /* index of a sim, -1; index of a second class, -1 */
+    int picture, kind, excluded, variant, preferred, raised;  /* index of a sim, -1; index of a second class, -1; raised: has priority 5 for this job */
     mp_time queued, bound, ready;                    /* bound: its total, else MP_NEVER */
     mp_time silence, patience;                       /* what it may take at most until it is given up where nothing is heard; where nothing begins */
     mp_time lined;                                   /* in line since, as last looked; 0: not */
     moment attended;                                 /* somebody was there who may run it */
     size_t sim;                                      /* where its prompt is, or was last */
     char name[24];                                   /* the user's own id, or "" */
+    int attempts, given_back;                        /* attempts: as many at most; given_back: how often it was taken back */
+    mp_time pause;                                   /* before its second attempt */
     int profiled, extra, included, halved, unranked; /* options that must show again; halved: one of its two outputs is refused; unranked: its script answered no number */
     mp_time nobody, away;                            /* how long nobody may be there for it; its client may be out of reach */
     char own[37];                                    /* the prompt id that we gave it, "" before its POST */
@@ -55,7 +57,7 @@ typedef struct place {
     mp_time rest, stop, free;                        /* rest: begun; stop, free: the last interrupt was sent; the last /free */
     mp_time silence, patience;                       /* the most that its jobs grant */
     uint32_t who, life;                              /* who: the client's serial; life: goes up with each restart */
-    int online, jobs, running, rests;
+    int online, jobs, running, rests, draining;      /* draining: what is there may end there */
 } place;
 
 typedef struct trial {
