@@ -303,7 +303,8 @@ static void check_retry(trial *x, tracked *k, const mp_event *e) {
     size_t losses = 10 + 2 * MAX_SIMS;               /* without fault of its own; each client may refuse it, too */
     if ((size_t)k->retries > (size_t)k->attempts + losses) broke(x, "job %llx is tried %d times", ID(k), k->retries);
     if (x->policy.on_failure) return;
-    if (f && (f->kind == MP_FAIL_NODE || f->kind == MP_FAIL_MEMORY || f->kind == MP_FAIL_TIMEOUT) && e->delay < k->pause * 7 / 10) broke(x, "job %llx is tried again after %lld ms, not %lld", ID(k), (long long)e->delay / 1000, (long long)k->pause / 1000);
+    int of_it = f && f->message && e->data && strcmp(f->message, e->data) == 0;          /* else it has failed again within this step */
+    if (of_it && (f->kind == MP_FAIL_NODE || f->kind == MP_FAIL_MEMORY || f->kind == MP_FAIL_TIMEOUT) && e->delay < k->pause * 7 / 10) broke(x, "job %llx is tried again after %lld ms, not %lld", ID(k), (long long)e->delay / 1000, (long long)k->pause / 1000);
     if (e->delay > 0) k->ready = e->t + e->delay;
     for (size_t i = 0; i < mp_world_sims(x->w); i++)
         if (x->at[i].who == e->client && x->at[i].draining && e->data && strstr(e->data, "was removed")) broke(x, "job %llx is driven from sim%zu, which drains", ID(k), i);
