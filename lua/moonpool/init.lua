@@ -249,6 +249,7 @@ local function want(pool)
   end
   names.log = st.on.debug ~= nil or st.on.info ~= nil or st.on.warn ~= nil or st.on.error ~= nil
   if st.on.queue then names["job:queued"] = true end
+  names["client:state"] = st.on["client:state"] ~= nil or core.host_event() or nil       -- then also when it gets work, and has none left
   pool:_want(names)
 end
 

@@ -309,9 +309,11 @@ static int pool_add_client(lua_State *L) {
     if (a.bearer) headers = with_bearer(L, headers, a.bearer);
     if (a.ca_file && access(a.ca_file, R_OK) != 0) return luaL_error(L, "add_client: option 'ca_file': %s: %s", a.ca_file, strerror(errno));
     const char *userpwd = a.user ? lua_pushfstring(L, "%s:%s", a.user, a.password ? a.password : "") : NULL;
-    const char *host = strstr(url, "://"), *at = host ? strpbrk(host + 3, "@/?#") : NULL;
+    const char *host = strstr(url, "://"), *end = host ? host + 3 + strcspn(host + 3, "/?#") : NULL, *at = end;
+    while (at && at > host && *at != '@') at--;      /* the last one: a password may hold another */
     if (at && *at == '@') {                          /* http://user:password@host: kept apart, so that no text shows it */
         if (!userpwd) userpwd = unescaped(L, host + 3, at);
+        if (!strchr(userpwd, ':')) userpwd = lua_pushfstring(L, "%s:", userpwd);
         lua_pushlstring(L, url, (size_t)(host - url) + 3);
         lua_pushstring(L, at + 1);
         lua_concat(L, 2);

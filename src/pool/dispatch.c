@@ -56,7 +56,9 @@ static void look_at_touched(mp_pool *p, mp_time now) {
     for (size_t i = 0; i < p->n_touched; i++) {
         mp_client *c = p->touched[i];
         if (c->posting && c->posting->held && c->posting->job && upload_next(c->posting, now)) post(c->posting, now);
-        int open = client_open(c), was = c->stage;
+        int open = client_open(c), was = c->stage, busy = c->load > 0;
+        if (busy != c->busy && c->state == MP_CLIENT_ONLINE && !c->removed && (p->mask >> MP_EV_CLIENT_STATE & 1)) event(p, MP_EV_CLIENT_STATE, NULL, c, now);
+        c->busy = (uint8_t)busy;
         c->touched = 0;
         if (open != c->open) {
             c->open = open;
@@ -456,12 +458,9 @@ void posted(mp_client *c, const char *id, const mp_result *r, mp_time now) {
         else if (given) {                            /* some outputs were refused, and this job wants all or nothing */
             mp_job *j = pr->job;
             file_lost(c, pr, &f);
-            if (j) mp_job_pin(j);                    /* early messages may end it */
+            pr->job = NULL;                          /* before anything else: early messages may be of its end */
+            if (j) attempt_failed(p, j, c, &f, now);
             accepted(c, pr, given, now);
-            pr = prompt_by_id(c, mp_str_of(id));
-            if (pr && pr->job) prompt_kill(pr, now);
-            if (j && j->prompt && pr && j->prompt == pr) attempt_failed(p, j, c, &f, now);
-            if (j) mp_job_unpin(p, j);
         } else refused(c, pr, &f, now);
         pr = prompt_by_id(c, mp_str_of(id));
         if (pr && !pr->job && !pr->deleted) prompt_kill(pr, now);        /* canceled while the POST was under way */

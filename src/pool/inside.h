@@ -131,7 +131,7 @@ struct mp_client {                                   /* what every message reads
     uint32_t serial;
     mp_client_state state;
     int load, slots;
-    uint8_t wedged, removed, draining, paused, polling, has_socket, fresh, touched;
+    uint8_t wedged, removed, draining, paused, polling, has_socket, fresh, touched, busy;      /* busy: as last told */
     int8_t own_ids;                                  /* 1 known to take our ids, 0 not known, -1 not */
     uint8_t stage, open;                             /* dispatch: 0 no slot free, 1 idle, 2 a further slot; open: as last seen */
     int strikes;                                     /* silences in a row */

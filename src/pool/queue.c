@@ -212,7 +212,13 @@ void queue_rerank(mp_pool *p, mp_job *j, double rank, mp_time now) {
 
 void queue_move(mp_pool *p, mp_job *j, mp_time now) {
     group *to = group_of(p, j);
-    if (to == j->group) { place_other(p, to); group_fresh(p, to); return; }
+    to->roster = p->roster - 1;                      /* who is blocked has changed: its clients are counted anew */
+    if (to == j->group) {
+        if (may_fall_back(p, j)) check_by(p, to, j->ready + p->o.affinity_fallback);
+        place_other(p, to);
+        group_fresh(p, to);
+        return;
+    }
     out_of(p, j);
     into(p, to, j, now);
 }

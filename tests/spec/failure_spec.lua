@@ -560,6 +560,8 @@ describe("credentials", function()
     ["in small letters"] = { "anna:a%2fb%3f", "YW5uYTphL2I/" },                  -- anna:a/b?
     ["an umlaut in the name"] = { "j%C3%B6rg:x", "asO2cmc6eA==" },              -- jörg:x
     ["a plus, and what is no escape"] = { "anna:a+b%zz%4", "YW5uYTphK2IlenolNA==" },
+    ["another @ in it"] = { "anna:a@b", "YW5uYTphQGI=" },                        -- the last one ends them
+    ["a name alone"] = { "anna", "YW5uYTo=" },                                   -- anna:
     ["a byte that no password has"] = { "anna:a%00b", "YW5uYTphJTAwYg==" },      -- stays as it is
   } do
     scripted("in the address are unescaped: " .. what, function()

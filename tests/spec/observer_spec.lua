@@ -217,8 +217,8 @@ describe("the event", function()
     local job = pool:submit(K.picture())
     c:remove { drain = true }
     K.completed(job)
-    K.till("it is gone", function() return #seen == 2 end)
-    assert.same({ "job:completed", "removed" }, { seen[1].name, seen[2].state })
+    K.till("it is gone", function() return #seen == 3 end)
+    assert.same({ "busy", "job:completed", "removed" }, { seen[1].state, seen[2].name, seen[3].state })
   end)
 
   it("client:<message> has every message of the server, by its type", function()
@@ -650,6 +650,19 @@ describe("job:time_left", function()
     check(behind:time_left())
     job:cancel()
     K.completed(behind)
+  end)
+end)
+
+describe("client:state", function()
+  it("is told when a client gets work, and when it has none left", function()
+    local pool = K.pool_of { { K.sim(), { slots = 1 } } }
+    local seen = K.events(pool, "client:state")
+    for i = 1, 2 do K.completed(pool:submit(K.picture(i))) end
+    K.till("it is idle again", function() return #seen >= 4 end)
+    local states = {}
+    for i, e in ipairs(seen) do states[i] = e.state end
+    assert.same({ "busy", "idle", "busy", "idle" }, states)
+    assert.is_nil(seen[1].problem)
   end)
 end)
 
