@@ -144,8 +144,8 @@ static int offered(const mp_json *list, const char *value, const char **other) {
 
 /* What led to a name that is refused now leads to the other one: else two spellings would lead to each other for ever. */
 static void respelled(mp_client *c, const char *from, const char *to) {
-    spelling *sp, *next;
-    HASH_ITER(hh, c->spellings, sp, next) {
+    for (spelling *sp = c->spellings, *next; sp; sp = next) {
+        next = sp->hh.next;
         if (strcmp(sp->to, from) != 0) continue;
         if (strcmp(sp->from, to) == 0) {
             HASH_DEL(c->spellings, sp);
