@@ -463,8 +463,10 @@ void posted(mp_client *c, const char *id, const mp_result *r, mp_time now) {
             accepted(c, pr, given, now);
         } else refused(c, pr, &f, now);
         pr = prompt_by_id(c, mp_str_of(id));
-        if (pr && !pr->job && !pr->deleted) prompt_kill(pr, now);        /* canceled while the POST was under way */
+        if (pr && !pr->job && !pr->deleted && !pr->over) prompt_kill(pr, now);       /* canceled while the POST was under way */
     }
+    pr = prompt_by_id(c, mp_str_of(id));
+    if (pr && pr->over) prompt_left(pr, now);        /* messages were faster */
     mp_failure_clear(&f);
     free(given);
     client_rearm(c, now);

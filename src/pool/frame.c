@@ -94,7 +94,8 @@ static void verdict(prompt *pr, mp_end how, const mp_msg *m, mp_time now) {
 }
 
 /* The end is `executing` with node null. What was missed meanwhile, and a missing verdict, only history can tell. */
-static void left_executor(prompt *pr, mp_time now) {
+void prompt_left(prompt *pr, mp_time now) {
+    if (pr->client->posting == pr) { pr->over = 1; return; }         /* the reply may yet say that some of it was refused */
     if (pr->verdict && !(pr->gap && pr->verdict == MP_END_SUCCESS)) prompt_conclude(pr, now);
     else prompt_ask_history(pr, now);
 }
@@ -138,7 +139,7 @@ static void of_prompt(mp_client *c, prompt *pr, const mp_msg *m, mp_time now) {
     case MP_MSG_SUCCESS: verdict(pr, MP_END_SUCCESS, m, now); break;
     case MP_MSG_ERROR: verdict(pr, MP_END_ERROR, m, now); break;
     case MP_MSG_INTERRUPTED: verdict(pr, MP_END_INTERRUPTED, m, now); break;
-    case MP_MSG_EXECUTING: if (!m->node.p) left_executor(pr, now); break;
+    case MP_MSG_EXECUTING: if (!m->node.p) prompt_left(pr, now); break;
     default: break;
     }
 }

@@ -94,6 +94,7 @@ typedef struct prompt {                              /* what every message reads
     uint8_t at, verdict;                             /* a place; an mp_end */
     uint8_t accepted;                                /* that was told */
     uint8_t gap;                                     /* messages may have been missed: outputs come from the history */
+    uint8_t over;                                    /* it has left the executor before the reply to its POST */
     mp_time began, settled, verdict_at, due;         /* settled: when the reply (or its loss) came; due: next look */
     mp_time silence, patience, unreachable;          /* how long nothing may be heard of it; it may wait where nothing runs; its client may be away */
     char *real;                                      /* the server's id when it chose one */
@@ -425,6 +426,7 @@ void upload_forget(mp_client *c, int only_temp);
 void attempt_failed(mp_pool *p, mp_job *j, mp_client *c, mp_failure *f, mp_time now);
 
 /* frame.c */
+void prompt_left(prompt *pr, mp_time now);           /* it has left the executor */
 void early_replay(mp_client *c, prompt *pr, mp_time now);
 void early_clear(mp_client *c);
 #endif

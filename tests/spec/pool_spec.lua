@@ -512,6 +512,17 @@ for _, version in ipairs { "0.18.1", "2024-10" } do
       till("nothing is left on the server", function() return s:record().waiting == 0 end)
     end)
 
+    it("of some outputs fails the job, also when the rest has ended before the reply says so", function()
+      local s = sim { version = version, early = true }
+      local pool = pool_of { s }
+      assert.equal("completed", pool:submit(half_wrong(), { partial_outputs = true }):wait().status)       -- and is cached
+      local r = pool:submit(half_wrong()):wait()
+      assert.equal("failed", r.status)
+      assert.equal("workflow_invalid", r.error.kind)
+      assert.equal("completed", pool:submit(half_wrong(), { partial_outputs = true }):wait().status)
+      assert.equal(3, s:record().prompts)
+    end)
+
     it("of some outputs is taken when the job allows partial outputs", function()
       local r = pool_of { sim { version = version } }:submit(half_wrong(), { partial_outputs = true }):wait()
       assert.equal("completed", r.status)
