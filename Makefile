@@ -67,7 +67,7 @@ $B/left $B/rooms $B/bounds $B/cases: $B/%: tests/world/%.c $(POBJ)
 	$(CC) $(ALL) -o $@ $(filter %.c %.o %.a,$^) $(LIBS)
 
 # Planted faults: a pool built with -DMP_MUTANT=n breaks one rule; the campaign must notice each.
-MUTANTS := 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24
+MUTANTS := 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32
 mutants:
 	@mkdir -p build/mutants
 	@for m in $(MUTANTS); do $(CC) $(ALL) -w -DMP_MUTANT=$$m -o build/mutants/world-$$m tests/world/campaign.c $(PURE) $(LIBS) || exit 1; \

@@ -12,7 +12,7 @@ static int stage_of(const mp_client *c) {
 #if MP_MUTANT == 4
     return c->load == 0 ? 1 : 2;
 #endif
-    return c->load == 0 ? 1 : c->load < c->slots ? 2 : 0;
+    return c->load == 0 ? 1 : c->load < c->slots && MP_MUTANT != 26 ? 2 : 0;
 }
 
 void client_touch(mp_client *c) {
@@ -100,7 +100,7 @@ static mp_time finish_of(candidate *a, mp_time now) {
 
 /* Built-in order: warm for this workflow; then, for second slots, who is done first; then priority; then arrival. */
 static int better(candidate *a, candidate *b, mp_time now) {
-    if (a->warm != b->warm) return a->warm > b->warm;
+    if (a->warm != b->warm && MP_MUTANT != 32) return a->warm > b->warm;
     mp_time x = finish_of(a, now), y = finish_of(b, now);
     if (x != y) return x < y;
     return a->priority != b->priority ? a->priority > b->priority : a->c->serial < b->c->serial;
@@ -299,7 +299,7 @@ static int goes_before(mp_pool *p, group *a, group *b) {
     int pa = a->passed >= PASSED_OVER, pb = b->passed >= PASSED_OVER;
     if (MP_MUTANT != 13 && pa != pb) return pa;
     uint32_t m = capable(p, a), n = capable(p, b);
-    return m != n ? m < n : x->then < y->then;
+    return m != n && MP_MUTANT != 29 ? m < n : x->then < y->then;
 }
 
 typedef struct { mp_pool *p; group *best; uint64_t round; } search;

@@ -59,6 +59,7 @@ static void preview(mp_client *c, prompt *pr, const mp_msg *m, mp_time now) {
 
 void prompt_output(prompt *pr, mp_str node, mp_str json) {
     size_t i = 0;
+    if (MP_MUTANT == 25 && pr->n_outputs) return;
     while (i < pr->n_outputs && !mp_str_is(node, pr->outputs[i].node)) i++;
     size_t before = i < pr->n_outputs ? pr->outputs[i].n : 0;
     if (i == OUTPUT_NODES || pr->output_bytes - before + json.n > OUTPUT_BYTES) {

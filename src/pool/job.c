@@ -76,7 +76,7 @@ static void free_names(char **v) {
 
 /* What few jobs have: only when one of these options is given. */
 static void wishes_of(mp_pool *p, mp_job *j, const mp_job_opts *o) {
-    mp_time total = o->total ? o->total : p->o.total ? p->o.total : MP_NEVER;
+    mp_time total = MP_MUTANT == 27 ? MP_NEVER : o->total ? o->total : p->o.total ? p->o.total : MP_NEVER;
     if (!o->id && !o->include && !o->prefer && !o->exclude && !o->overrides && !o->n_variants && !o->execution_start && o->retry_delay < 0 && !o->node_silence &&
         !o->unreachable && !o->no_client && !o->request_timeout && total == MP_NEVER) return;
     struct wishes *x = j->wishes = mp_alloc(sizeof *x);

@@ -185,7 +185,7 @@ void prompt_killed(mp_client *c, const char *id, purpose why, const mp_result *r
 static void bury(prompt *pr, mp_place where, mp_time now) {
     mp_time settle = pr->client->pool->o.settle;
     if (where == MP_PLACE_RUNNING) {                 /* an answer that was under way meanwhile is no reason to ask twice */
-        if (!pr->interrupting && now >= pr->stop_again) send_interrupt(pr, now);
+        if (!pr->interrupting && now >= pr->stop_again && MP_MUTANT != 28) send_interrupt(pr, now);
         else if (!pr->interrupting) pr->due = pr->stop_again;
     } else if (where == MP_PLACE_PENDING && pr->deleted) {             /* not obeyed: again, but not at once */
         pr->deleted = 0;
@@ -492,7 +492,7 @@ static void rest(mp_client *c, prompt *guilty, const char *why, mp_fail_kind kin
     if (t > MP_MS(900000)) t = MP_MS(900000);
     c->wedged = 1;
     c->strikes++;
-    c->wedged_until = now + t;
+    c->wedged_until = now + (MP_MUTANT == 31 ? 10 * t : t);
     c->wedged_at = now;
     c->moved = now;
     client_touch(c);
