@@ -385,7 +385,6 @@ static const opt job_opts[] = {
 /* The JSON of a field, as a Lua string on the stack's top; NULL when it is absent. `ours`: a member that is left out, because it is
  * ours to write: what was copied from a server's history has it. */
 static const char *json_field(lua_State *L, int t, const char *name, const char *ours) {
-    mp_buf b = { 0 };
     if (!lua_istable(L, t) || lua_getfield(L, t, name) == LUA_TNIL) { lua_pushnil(L); return NULL; }
     if (!lua_istable(L, -1)) luaL_error(L, "submit: option '%s': a table expected, got %s", name, luaL_typename(L, -1));
     if (ours && lua_getfield(L, -1, ours) != LUA_TNIL) {
@@ -393,9 +392,11 @@ static const char *json_field(lua_State *L, int t, const char *name, const char 
         for (lua_pushnil(L); lua_next(L, -4); lua_pop(L, 1))
             if (lua_type(L, -2) != LUA_TSTRING || strcmp(lua_tostring(L, -2), ours) != 0) { lua_pushvalue(L, -2); lua_pushvalue(L, -2); lua_rawset(L, -5); }
     } else if (ours) lua_pop(L, 1);
-    l_to_json(L, -1, &b, name);
-    lua_pushlstring(L, b.p, b.n);
-    mp_buf_free(&b);
+    int value = lua_gettop(L);
+    mp_buf *b = l_box(L);                            /* memory may run out below */
+    l_to_json(L, value, b, name);
+    lua_pushlstring(L, b->p, b->n);
+    mp_buf_free(b);
     return lua_tostring(L, -1);
 }
 
@@ -480,7 +481,7 @@ static int pool_submit(lua_State *L) {
         lua_rawgeti(L, 2, 1);
         if (!(w = l_test_workflow(L, -1))) return luaL_error(L, "submit_variants: item 1: a workflow expected, got %s", luaL_typename(L, -1));
     } else w = l_check_workflow(L, 2);
-    luaL_checkstack(L, 20, NULL);
+    luaL_checkstack(L, 40, NULL);
     if (!lua_isnil(L, 3)) {
         o.node_silence = o.total = o.execution_start = o.unreachable = o.no_client = -1;
         l_options(L, 3, job_opts, &o, "submit");
