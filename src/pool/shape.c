@@ -44,10 +44,8 @@ void shape_unref(mp_pool *p, shape *s) {
 
 static void add_model(void *ud, mp_str file) {
     shape *s = ud;
-    uint64_t h = 1469598103934665603u;
-    for (size_t i = 0; i < file.n; i++) h = (h ^ (unsigned char)file.p[i]) * 1099511628211u;
     s->models = mp_realloc(s->models, (s->n_models + 1) * sizeof *s->models);
-    s->models[s->n_models++] = h;
+    s->models[s->n_models++] = mix(MIXED, file.p, file.n);
 }
 
 void shape_learn_models(shape *s, const mp_workflow *w) {
@@ -164,15 +162,16 @@ static int rests(const mp_client *c, const shape *s) {
     return MP_MUTANT != 21 && k && k->block && !k->block->hard;
 }
 
-int job_avoids(const mp_job *j, const mp_client *c) {
+static const shape *would_run(const mp_job *j, const mp_client *c) {
     shape *s = j->s;
     if (j->wishes && j->wishes->n_variants) job_workflow_for(j, c, &s);
-    return shunned_by(j, c, s, 0);
+    return s;
 }
 
+int job_avoids(const mp_job *j, const mp_client *c) { return shunned_by(j, c, would_run(j, c), 0); }
+
 int job_wants_not(const mp_job *j, const mp_client *c) {
-    shape *s = j->s;
-    if (j->wishes && j->wishes->n_variants) job_workflow_for(j, c, &s);
+    const shape *s = would_run(j, c);
     return shunned_by(j, c, s, 0) || rests(c, s);
 }
 

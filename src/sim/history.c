@@ -29,20 +29,9 @@ static void unexecuted(const mp_sim *s, run *r) {
 
 static void write_entry(mp_sim *s, mp_buf *b, const run *r) {
     const job *j = r->j;
-    mp_buf_puts(b, "{\"prompt\": [");
-    job_number(b, j);
-    mp_buf_puts(b, ", ");
-    mp_buf_json(b, mp_str_of(j->id));
-    mp_buf_puts(b, ", ");
-    mp_json_write(b, j->prompt);
-    mp_buf_puts(b, ", ");
-    extra_data(s, b, j);
-    mp_buf_puts(b, ", [");
-    for (size_t i = 0; i < j->n_outputs; i++) {
-        if (i) mp_buf_puts(b, ", ");
-        mp_buf_json(b, mp_str_of(j->outputs[i]));
-    }
-    mp_buf_printf(b, "]], \"outputs\": {%s}, \"status\": {\"status_str\": \"%s\", \"completed\": %s, \"messages\": [%s]}, \"meta\": {%s}}",
+    mp_buf_puts(b, "{\"prompt\": ");
+    queue_item(s, b, j);
+    mp_buf_printf(b, ", \"outputs\": {%s}, \"status\": {\"status_str\": \"%s\", \"completed\": %s, \"messages\": [%s]}, \"meta\": {%s}}",
                   r->outputs.p ? r->outputs.p : "", r->verdict ? "error" : "success", r->verdict ? "false" : "true", r->messages.p, r->meta.p ? r->meta.p : "");
 }
 

@@ -75,6 +75,11 @@ static char *text_of(const mp_json *v) {
     return mp_buf_take(&b, NULL);
 }
 
+static void job_number(mp_buf *b, const job *j) {           /* the client's is a float, the server's own a whole number */
+    if (j->number_given) { mp_buf_double(b, j->number); if (j->number == (double)(long long)j->number) mp_buf_puts(b, ".0"); }
+    else mp_buf_printf(b, "%lld", (long long)j->number);
+}
+
 static void post_prompt(mp_sim *s, const mp_sim_request *r, mp_time now) {
     mp_json *body = mp_json_parse(r->body.p, r->body.n, NULL);
     const mp_json *prompt = mp_json_get(body, "prompt"), *extra = mp_json_get(body, "extra_data"), *id = mp_json_get(body, "prompt_id"), *n = mp_json_get(body, "number");
@@ -130,12 +135,7 @@ static void post_prompt(mp_sim *s, const mp_sim_request *r, mp_time now) {
 
 /* ---- queue, history ------------------------------------------------------------------------------------------ */
 
-void job_number(mp_buf *b, const job *j) {           /* the client's is a float, the server's own a whole number */
-    if (j->number_given) { mp_buf_double(b, j->number); if (j->number == (double)(long long)j->number) mp_buf_puts(b, ".0"); }
-    else mp_buf_printf(b, "%lld", (long long)j->number);
-}
-
-void extra_data(mp_sim *s, mp_buf *b, const job *j) {
+static void extra_data(mp_sim *s, mp_buf *b, const job *j) {
     int any = 0;
     mp_buf_putc(b, '{');
     for (const mp_json *x = mp_json_first(j->extra); x; x = mp_json_next(x)) {
@@ -153,7 +153,7 @@ void extra_data(mp_sim *s, mp_buf *b, const job *j) {
     mp_buf_putc(b, '}');
 }
 
-static void queue_item(mp_sim *s, mp_buf *b, const job *j) {
+void queue_item(mp_sim *s, mp_buf *b, const job *j) {
     mp_buf_putc(b, '[');
     job_number(b, j);
     mp_buf_puts(b, ", ");

@@ -149,8 +149,7 @@ void emit_status(mp_sim *s);
 conn *conn_of(mp_sim *s, const char *sid);
 job *queue_pop(mp_sim *s);
 void queue_put(mp_sim *s, job *j);
-void extra_data(mp_sim *s, mp_buf *b, const job *j);      /* as queue and history show it */
-void job_number(mp_buf *b, const job *j);
+void queue_item(mp_sim *s, mp_buf *b, const job *j);         /* as /queue and the history show a prompt */
 int queue_delete(mp_sim *s, const char *id);
 void job_drop(job *j);
 double wall_ms(const mp_sim *s, mp_time now);

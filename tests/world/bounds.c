@@ -8,6 +8,7 @@
  *   left      the time that a job still needs: exact for runs that are all the same, of others in its range nine times of ten at least */
 #include "base/rng.h"
 #include "pool/pool.h"
+#include "wrong.h"
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,16 +33,6 @@ typedef struct {                                     /* a pool with one client, 
     mp_time ended_at;
     mp_event_kind how;
 } play;
-
-static char words[400];
-static const char *wrong(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static const char *wrong(const char *fmt, ...) {
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(words, sizeof words, fmt, ap);
-    va_end(ap);
-    return words;
-}
 
 static void answer(play *x, const mp_action *a) {
     mp_result r = { 0 };

@@ -2,7 +2,7 @@
  * Prints one line, or what was wrong first.
  *   cases [NAME]     that one only, with what happens in it */
 #include "world/world.h"
-#include <stdarg.h>
+#include "wrong.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -23,17 +23,7 @@ typedef struct {
     mp_time online, taken;                           /* the newest; taken: the newest take-back, 0: none */
 } play;
 
-static char words[400];
 static int telling;
-
-static const char *wrong(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static const char *wrong(const char *fmt, ...) {
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(words, sizeof words, fmt, ap);
-    va_end(ap);
-    return words;
-}
 
 static void on_event(void *ud, const mp_event *e) {
     play *x = ud;
@@ -109,37 +99,16 @@ static void submit_within(play *x, const char *text, int attempts, mp_time silen
 
 static void submit_text(play *x, const char *text, int attempts) { submit_within(x, text, attempts, 0); }
 
-static void submit_brief(mp_world *w, void *ud, size_t steps) {      /* a minute of silence is too much for it */
+static void picture(play *x, size_t steps, int attempts, mp_time silence) {
     char text[2000];
-    play *x = ud;
-    (void)w;
     snprintf(text, sizeof text, PICTURE, x->n + 1, (int)steps);
-    submit_within(x, text, 1, 60 * S);
+    submit_within(x, text, attempts, silence);
 }
 
-static void submit_endless(mp_world *w, void *ud, size_t steps) {    /* it may be silent for ever */
-    char text[2000];
-    play *x = ud;
-    (void)w;
-    snprintf(text, sizeof text, PICTURE, x->n + 1, (int)steps);
-    submit_within(x, text, 1, MP_NEVER);
-}
-
-static void submit_picture(mp_world *w, void *ud, size_t steps) {
-    char text[2000];
-    play *x = ud;
-    (void)w;
-    snprintf(text, sizeof text, PICTURE, x->n + 1, (int)steps);
-    submit_text(x, text, 1);
-}
-
-static void submit_again(mp_world *w, void *ud, size_t steps) {      /* with three attempts */
-    char text[2000];
-    play *x = ud;
-    (void)w;
-    snprintf(text, sizeof text, PICTURE, x->n + 1, (int)steps);
-    submit_text(x, text, 3);
-}
+static void submit_picture(mp_world *w, void *ud, size_t steps) { (void)w; picture(ud, steps, 1, 0); }
+static void submit_again(mp_world *w, void *ud, size_t steps) { (void)w; picture(ud, steps, 3, 0); }           /* with three attempts */
+static void submit_brief(mp_world *w, void *ud, size_t steps) { (void)w; picture(ud, steps, 1, 60 * S); }      /* a minute of silence is too much for it */
+static void submit_endless(mp_world *w, void *ud, size_t steps) { (void)w; picture(ud, steps, 1, MP_NEVER); }  /* it may be silent for ever */
 
 static void submit_plain(mp_world *w, void *ud, size_t unused) {
     char text[1000];
